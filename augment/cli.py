@@ -1,0 +1,158 @@
+"""The command line of `augment`: wires the stages together, prints, and turns errors into one line."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from augment.build import Built
+
+# The stages are imported inside the commands: `--help` should answer in a blink.
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Build class-balanced, physically augmented image sets, with a manifest that says where each image came from.
+
+    \b
+    Example:
+      python -m augment build --recipe augment1 --source data/chest_xray
+    """
+
+
+@main.command()
+@click.option("--recipe", "recipe_name", required=True, metavar="NAME_OR_FILE", help="A recipe of augment/recipes, or a YAML file.")
+@click.option("--source", required=True, type=click.Path(path_type=Path), help="The folder of class folders; never written to.")
+@click.option("--images", type=click.Path(path_type=Path), help="Where the images go.  [default: data/augmented/RECIPE]")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Where the manifest goes.  [default: manifests/RECIPE.csv]")
+@click.option("--root", default=".", type=click.Path(path_type=Path), help="What the manifest's paths are relative to.", show_default=True)
+@click.option("--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that render.", show_default="one a core")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Takes the place of the recipe's seed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be built, and write nothing.")
+def build(
+    recipe_name: str,
+    source: Path,
+    images: Path | None,
+    manifest: Path | None,
+    root: Path,
+    workers: int,
+    seed: int | None,
+    dry_run: bool,
+) -> None:
+    """Build a set: split by patient, balance, augment, write images and manifest.
+
+    SOURCE holds CLASS/* or {train,val,test}/CLASS/*. Run it again and only what differs is rendered.
+
+    \b
+    Example:
+      python -m augment build --recipe augment1 --source data/chest_xray --dry-run
+      python -m augment build --recipe augment1 --source data/chest_xray
+    """
+    with _one_line_errors():
+        from augment import build as stage
+        from augment import recipe as recipes
+        from augment import scan
+
+        recipe = recipes.load(recipe_name, seed)
+        with _progress("reading", "files") as progress:
+            scanned = scan.scan(source, recipe.group, workers, progress)
+        if dry_run:
+            _print_outcome(stage.dry_run(scanned, recipe))
+            click.echo("Dry run: nothing was written.")
+            return
+        place = stage.Place(
+            root=root,
+            source=source,
+            images=images or root / "data" / "augmented" / recipe.name,
+            manifest=manifest or root / "manifests" / f"{recipe.name}.csv",
+        )
+        with _pool(workers) as pool, _progress("rendering", "images") as progress:
+            built = stage.build(scanned, recipe, place, pool, progress)
+    _print_outcome(built)
+    if built.rendered:
+        click.echo(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {place.images}")
+    else:
+        click.echo(f"Up to date, nothing to render: {place.images}")
+    click.echo(f"Manifest: {place.manifest}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="What the phantoms are drawn from.", show_default=True)
+def sample(folder: Path, seed: int) -> None:
+    """Draw a small synthetic set of chest phantoms into FOLDER, to try Evenset without any download.
+
+    \b
+    Example:
+      python -m augment sample data/sample
+    """
+    with _one_line_errors():
+        from augment.sample import draw
+
+        click.echo(f"Drew {draw(folder, seed)} synthetic chest phantoms (no X-rays, no patients): {folder}")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What the user can mend is told in one line, with exit code 2."""
+    try:
+        yield
+    except (ValueError, FileExistsError) as error:  # every stage's own errors are ValueErrors
+        if type(error) is ValueError:
+            raise  # nobody's message to a user: a bug
+        raise click.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Run the same command again to go on from here.", err=True)
+        sys.exit(130)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that are forked from a clean one, which has the imports behind it."""
+    import multiprocessing
+
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["augment.render", "augment.affine"])
+    else:
+        context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt) as pool:
+        yield pool
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; only the main one is to act on it."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=f" {unit}", disable=None, leave=False, dynamic_ncols=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _print_outcome(built: "Built") -> None:
+    """The closing table of counts, and what was rejected."""
+    table = built.counts.rename(columns=str.capitalize)
+    click.echo(table.to_string(index=False, formatters={name: "{:,}".format for name in ("Sources", "Images")}))
+    if built.rejected:
+        first = built.rejected[0]
+        click.echo(f"Rejected {len(built.rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}")

@@ -1,0 +1,147 @@
+"""Recipe files: what a set is to be.
+
+A recipe is a short YAML file. The ones under augment/recipes are named by their stem; a user's own is
+named by its path and works the same way. Which transforms exist is checked where they are used, in
+render.py, so that reading a recipe stays quick.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECIPES = Path(__file__).parent / "recipes"
+# Kermany's naming: kind and number together make the patient.
+KERMANY = r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)"
+_NAME = re.compile(r"[\w][\w.-]*")
+
+
+class RecipeError(ValueError):
+    """A recipe can't be used; the message names the recipe, the value and the fix."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as resolved: every setting has a value. Field by field, what a recipe file may hold."""
+
+    name: str
+    transforms: str = "[]"  # JSON: a list of {name: {parameter: value}}, applied in order
+    per_class: int | None = None  # images a class in train and val together; None keeps the sources as they are
+    val: float = 0.2  # share of each class's groups, and of per_class, that validates
+    test: float = 0.2  # the share that tests, where the source has no test folder of its own
+    keep_source_val: bool = False  # use the source's own val folder, rather than pooling it with train
+    size: tuple[int, int] = (224, 224)  # width, height
+    quality: int = 95  # of the written JPEGs
+    seed: int = 0
+    group: str = KERMANY  # matched at the start of a file name; its first group is whom the image shows
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values, for the card."""
+        return {**asdict(self), "size": list(self.size), "transforms": json.loads(self.transforms)}
+
+    @property
+    def targets(self) -> dict[str, int | None]:
+        """Images a class for each split; None: as many as there are sources."""
+        if self.per_class is None:
+            return {"train": None, "val": None, "test": None}
+        val = round(self.per_class * self.val)
+        return {"train": self.per_class - val, "val": val, "test": None}
+
+
+def load(name_or_file: str, seed: int | None = None) -> Recipe:
+    """Read a recipe by name (`augment1`) or path (`my/recipe.yaml`).
+
+    Args:
+        name_or_file: a name under augment/recipes, or a path to a YAML file.
+        seed: takes the place of the recipe's own seed.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, or a setting that is unknown or out of range.
+    """
+    path = RECIPES / f"{name_or_file}.yaml" if _NAME.fullmatch(name_or_file) else Path(name_or_file)
+    if not path.is_file():
+        path = Path(name_or_file)
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+        raise RecipeError(f"recipe {name_or_file}: {error.strerror}; give a YAML file or one of {known}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{path}: got {type(settings).__name__}, expected settings such as `per_class: 5000`")
+    if not _NAME.fullmatch(path.stem):
+        raise RecipeError(f"{path}: the file's name names the set, so it takes letters, digits, '.', '_' and '-' only")
+    if seed is not None:
+        settings["seed"] = seed
+    return _resolve(path.stem, settings, path)
+
+
+def _resolve(name: str, settings: dict[Any, Any], path: Path) -> Recipe:
+    known = [field.name for field in fields(Recipe) if field.name != "name"]
+    for key in settings:
+        if key not in known:
+            raise RecipeError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}")
+
+    def whole(key: str, value: Any, least: int, most: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise RecipeError(f"{path}: {key} is {value!r}, expected a whole number from {least:,} to {most:,}")
+        return value
+
+    def share(key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise RecipeError(f"{path}: {key} is {value!r}, expected a share from 0 to below 1, such as 0.2")
+        return float(value)
+
+    checked = dict(settings)
+    if checked.get("per_class") is not None:
+        checked["per_class"] = whole("per_class", checked["per_class"], 1, 10**9)
+    for key in {"val", "test"} & checked.keys():
+        checked[key] = share(key, checked[key])
+    if not isinstance(checked.get("keep_source_val", False), bool):
+        raise RecipeError(f"{path}: keep_source_val is {checked['keep_source_val']!r}, expected true or false")
+    if "size" in checked:
+        sides = checked["size"] if isinstance(checked["size"], list) else [checked["size"]] * 2
+        if len(sides) != 2:
+            raise RecipeError(f"{path}: size is {checked['size']!r}, expected 224 or [width, height]")
+        checked["size"] = (whole("size", sides[0], 1, 10_000), whole("size", sides[1], 1, 10_000))
+    if "quality" in checked:
+        checked["quality"] = whole("quality", checked["quality"], 1, 100)
+    if "seed" in checked:
+        checked["seed"] = whole("seed", checked["seed"], 0, 2**63 - 1)
+    if "group" in checked:
+        checked["group"] = _pattern(checked["group"], path)
+    if "transforms" in checked:
+        checked["transforms"] = _transforms(checked["transforms"], path)
+    return Recipe(name=name, **checked)
+
+
+def _pattern(pattern: Any, path: Path) -> str:
+    try:
+        if isinstance(pattern, str) and re.compile(pattern).groups >= 1:
+            return pattern
+        fault = "expected a regular expression with one (group), such as '(patient\\d+)_'"
+    except re.error as error:
+        fault = f"not a regular expression: {error}"
+    raise RecipeError(f"{path}: group is {pattern!r}, {fault}")
+
+
+def _transforms(transforms: Any, path: Path) -> str:
+    """Canonical JSON of the transforms: `- Name` and `- Name: {parameter: value}` alike."""
+    listed = []
+    for entry in transforms if isinstance(transforms, list) else [transforms]:
+        entry = {entry: {}} if isinstance(entry, str) else entry
+        if not (isinstance(entry, dict) and len(entry) == 1 and all(isinstance(name, str) for name in entry)):
+            raise RecipeError(f"{path}: transforms holds {entry!r}, expected entries such as `- Rotate: {{limit: 10}}`")
+        (name, parameters), = entry.items()
+        parameters = {} if parameters is None else parameters
+        if not (isinstance(parameters, dict) and all(isinstance(key, str) for key in parameters)):
+            raise RecipeError(f"{path}: transform {name} has {parameters!r}, expected parameters such as {{limit: 10}}")
+        listed.append({name: parameters})
+    try:
+        return json.dumps(listed, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{path}: transforms holds a value that is no number, text or list: {error}") from None

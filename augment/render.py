@@ -1,0 +1,225 @@
+"""One source's bytes -> its variants' bytes: a pure function, run in worker processes.
+
+A source is decoded once, however many variants it has. A variant's every draw comes from its own seed, so
+that neither the worker nor the order matters.
+"""
+
+import hashlib
+import json
+import os
+import random
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from augment.recipe import Recipe, RecipeError
+from manifests.pixels import Pixels, UnreadableImage, decode
+
+if TYPE_CHECKING:
+    import albumentations as A
+
+# albumentations takes longer to import than a set that is up to date takes to check, so it is imported where
+# it is used; and importing it would ask the network for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+cv2.setNumThreads(1)  # the pool has a worker a core already
+
+
+class Style(NamedTuple):
+    """What all images of a set have in common."""
+
+    size: tuple[int, int]  # width, height
+    quality: int
+    transforms: str  # JSON, as in Recipe
+
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Style":
+        """What a recipe says of every image alike."""
+        return cls(recipe.size, recipe.quality, recipe.transforms)
+
+
+class Variant(NamedTuple):
+    """One image to be: 0 is the source itself, only resized."""
+
+    path: str  # relative to the image folder
+    variant: int
+    seed: int
+
+
+class Job(NamedTuple):
+    """One source with all its variants that are to be rendered into the image folder."""
+
+    source: Path
+    source_sha256: str
+    images: Path
+    variants: tuple[Variant, ...]
+    style: Style
+
+
+class Written(NamedTuple):
+    """A written image: which one it is (a seed stands for source, number and set seed), and what came of it."""
+
+    path: str
+    seed: int
+    transform: str
+    width: int
+    height: int
+    sha256: str
+
+
+class Outcome(NamedTuple):
+    """What came of a job: the images written, or why the source can't be used."""
+
+    written: list[Written]
+    reason: str
+
+
+def run(job: Job) -> Outcome:
+    """Read, render and write one source's variants; each file appears under its name only when whole.
+
+    Raises:
+        OSError: an image can't be written (the disk is full, say). What is wrong with the source is returned.
+    """
+    try:
+        data = job.source.read_bytes()
+    except OSError as error:
+        return Outcome([], f"can't be read: {error.strerror}")
+    if hashlib.sha256(data).hexdigest() != job.source_sha256:
+        return Outcome([], "changed while the set was being built; build again")
+    try:
+        rendered = render(data, job.variants, job.style)
+    except UnreadableImage as error:
+        return Outcome([], str(error))
+    width, height = job.style.size
+    written = []
+    for variant, (jpeg, transform) in zip(job.variants, rendered, strict=True):
+        _write(job.images / variant.path, jpeg)
+        written.append(Written(variant.path, variant.seed, transform, width, height, hashlib.sha256(jpeg).hexdigest()))
+    return Outcome(written, "")
+
+
+def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple[bytes, str]]:
+    """Decode `data` once and make each variant's JPEG and, as JSON, what was applied to it.
+
+    Raises:
+        UnreadableImage: the source can't be decoded.
+    """
+    image = resize(decode(data, cover=style.size), style.size)
+    return [_render_one(image, variant, style) for variant in variants]
+
+
+def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """Stretch an image to (width, height): area-averaged when it shrinks, bilinear when it grows."""
+    if image.shape[1::-1] == size:
+        return image
+    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
+    resized: Pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized
+
+
+@cache
+def pipeline(style: Style) -> "A.Compose":
+    """The albumentations pipeline of a style's transforms, each tried on a gray and an RGB image of its size.
+
+    Raises:
+        RecipeError: an unknown transform or parameter, or one that gives no 8-bit image of the same size.
+    """
+    import albumentations as A
+
+    listed = json.loads(style.transforms)
+    steps = [_transform(name, parameters) for entry in listed for name, parameters in entry.items()]
+    width, height = style.size
+    for step in steps:
+        for kind, shape in (("a gray", (height, width)), ("an RGB", (height, width, 3))):
+            try:
+                changed = step(image=np.full(shape, 128, np.uint8), force_apply=True)["image"]
+            except Exception as error:  # whatever a transform's own checks raise
+                raise RecipeError(f"transform {type(step).__name__} fails on {kind} image: {_one_line(error)}") from None
+            _expect_image(changed, shape, type(step).__name__)
+    return A.Compose(steps, save_applied_params=True)
+
+
+def _transform(name: str, parameters: dict[str, Any]) -> "A.BasicTransform":
+    import albumentations as A
+
+    from augment.affine import KerasAffine
+
+    kind = KerasAffine if name == "KerasAffine" else getattr(A, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, (A.ImageOnlyTransform, A.DualTransform))):
+        raise RecipeError(f"transform {name!r} is not known; expected KerasAffine or a name from albumentations {A.__version__}")
+    if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(kind.InitSchema.model_fields):
+        raise RecipeError(f"transform {name} reads other files, which a recipe must not reach for; take it out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # albumentations only warns of a parameter it doesn't know
+        try:
+            return kind(**parameters)
+        except Exception as error:  # pydantic's, albumentations' and plain TypeErrors
+            raise RecipeError(f"transform {name} does not take {json.dumps(parameters)}: {_one_line(error)}") from None
+
+
+def _expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) -> None:
+    if image.shape != shape or image.dtype != np.uint8:
+        raise RecipeError(
+            f"{transforms} makes {image.dtype} {image.shape} of uint8 {shape}; the images of a set are 8-bit and "
+            "of one size"
+        )
+
+
+def _render_one(image: Pixels, variant: Variant, style: Style) -> tuple[bytes, str]:
+    applied = ""
+    if variant.variant > 0:
+        steps = pipeline(style)
+        # One stream for all steps, in their order: set_random_seed would hand each the same one.
+        steps.set_random_state(np.random.default_rng(variant.seed), random.Random(variant.seed))
+        result = steps(image=image)
+        _expect_image(result["image"], image.shape, "the transforms together")
+        image, applied = result["image"], _describe(result["applied_transforms"])
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, style.quality])
+    if not done:
+        raise UnreadableImage(f"can't be encoded as JPEG: {pixels.dtype} {pixels.shape}")
+    return jpeg.tobytes(), applied
+
+
+def _describe(applied: list[tuple[str, dict[str, Any]]]) -> str:
+    """JSON of the transforms that took effect, with the parameters they drew."""
+    steps = [{name: {key: _plain(value) for key, value in drawn.items() if key != "shape"}} for name, drawn in applied]
+    return json.dumps(steps, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    """A drawn parameter as JSON: numbers to six places; of a large array only its shape, since the seed has it all."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist()) if value.size <= 16 else f"array{list(value.shape)}"
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value[:16]]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value if isinstance(value, (str, int, bool, type(None))) else type(value).__name__
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,150 @@
+"""Source folder -> table of source images, and the files that are none.
+
+Reads SOURCE/{train,val,test}/CLASS/* and SOURCE/CLASS/*. Nothing is decoded here: a file's bytes are only
+hashed, since the checksum is what seeds, duplicates and reuse go by. What can't be a source is rejected
+with a reason; nothing that was found is left out.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from manifests.contract import SPLITS
+
+# The notice that a source folder carries (licence, citation, "synthetic"): the card hands it on.
+NOTICE = "NOTICE"
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+class ScanError(ValueError):
+    """The source folder can't be used; the message names it and the fix."""
+
+
+class Rejected(NamedTuple):
+    """A file or folder that was found but is not in the set. `source_sha256` is empty if it was never read."""
+
+    source: str
+    reason: str
+    source_sha256: str = ""
+
+
+class Scan(NamedTuple):
+    """What lies in a source folder.
+
+    `sources` has the string columns source (POSIX, relative to the source folder), split (train, val, test,
+    or empty where the folder has no splits), label, group and source_sha256, sorted by source.
+    """
+
+    sources: pd.DataFrame
+    rejected: list[Rejected]
+    notice: str
+
+
+def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], None] | None = None) -> Scan:
+    """List and hash the images of `source`.
+
+    Args:
+        source: folder of class folders, or of train, val and test folders of class folders.
+        group: regular expression; its first group, found in a file's name, is whom the image shows.
+        workers: threads that read and hash.
+        progress: called with (files done, files in all).
+
+    Raises:
+        ScanError: no such folder, or fewer than two classes with files in them.
+    """
+    if not source.is_dir():
+        raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class")
+    rejected: list[Rejected] = []
+    found = sorted(_images(source, rejected))
+    if len({label for _, _, label in found}) < 2:
+        raise ScanError(
+            f"{source}: found {len(found)} files in {len({label for _, _, label in found})} classes, but at least 2 "
+            "are needed; expected SOURCE/CLASS/* or SOURCE/{train,val,test}/CLASS/*"
+        )
+    rows = []
+    with ThreadPoolExecutor(workers) as pool:
+        digests = pool.map(lambda item: digest(source / item[0]), found)
+        for done, ((name, split, label), (sha256, error)) in enumerate(zip(found, digests, strict=True), 1):
+            if error:
+                rejected.append(Rejected(name, error))
+            else:
+                rows.append((name, split, label, group_of(name, group), sha256))
+            if progress:
+                progress(done, len(found))
+    sources = pd.DataFrame(rows, columns=["source", "split", "label", "group", "source_sha256"], dtype=object)
+    return Scan(sources, sorted(rejected), _notice(source))
+
+
+def group_of(source: str, pattern: str) -> str:
+    """Whom an image shows, by its file name; a name that doesn't match is a group of its own."""
+    match = re.match(pattern, source.rpartition("/")[2])
+    return match[1] if match else source
+
+
+def digest(path: Path) -> tuple[str, str]:
+    """The SHA-256 of a file in hex and no error, or nothing and why it could not be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), ""
+    except OSError as error:
+        return "", f"can't be read: {error.strerror}"
+
+
+def _images(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str, str, str]]:
+    """Yield (path relative to source, split, label) of each file in a class folder; the rest is rejected."""
+    splits = [name for name in SPLITS if (source / name).is_dir()]
+    for split, folder in [(name, source / name) for name in splits] or [("", source)]:
+        for entry in _entries(folder):
+            if entry.is_dir() and not _refused(entry, source, rejected):
+                for file in _entries(Path(entry.path)):
+                    if not _refused(file, source, rejected, want_file=True):
+                        yield _relative(file, source), split, entry.name
+            elif not entry.is_dir() and not (folder == source and entry.name == NOTICE):
+                rejected.append(Rejected(_relative(entry, source), "not in a class folder"))
+    if splits:
+        for entry in _entries(source):
+            if entry.name not in (*splits, NOTICE):
+                rejected.append(Rejected(_relative(entry, source), "beside the folders train, val and test"))
+
+
+def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], want_file: bool = False) -> bool:
+    reason = ""
+    if _UNPRINTABLE.search(entry.name) or not entry.name.isprintable():
+        reason = "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
+    elif entry.name.startswith("."):
+        reason = "hidden"
+    elif entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(source.resolve()):
+        reason = "a link that leads out of the source folder"
+    elif want_file and entry.is_dir():
+        reason = "a folder inside a class folder; its files are not read"
+    elif want_file and not entry.is_file():
+        reason = "not a regular file"
+    if reason:
+        rejected.append(Rejected(_relative(entry, source), reason))
+    return bool(reason)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ScanError(f"{folder}: can't be listed: {error.strerror}") from None
+
+
+def _relative(entry: os.DirEntry[str], source: Path) -> str:
+    return Path(entry.path).relative_to(source).as_posix()
+
+
+def _notice(source: Path) -> str:
+    try:
+        text = (source / NOTICE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return " ".join(text.split())[:500]

@@ -1,0 +1,182 @@
+"""The contract between `augment` and `train`: one CSV row an image, one JSON card a set.
+
+A manifest is read and written here and nowhere else, so that every reader meets a checked table and
+every error names file, line, column, what was found and what was expected. README.md beside this file
+is the column dictionary.
+"""
+
+import csv
+import json
+import os
+import re
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+COLUMNS = (
+    "path", "label", "split", "source", "group", "variant", "seed", "transform",
+    "width", "height", "source_sha256", "sha256",
+)  # fmt: skip
+SPLITS = ("train", "val", "test")
+_NUMBERS = {"variant": 0, "seed": 0, "width": 1, "height": 1}  # column -> smallest value
+_DIGESTS = ("source_sha256", "sha256")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class ContractError(ValueError):
+    """A manifest or its card breaks the contract; the message names file, line, column and the fix."""
+
+
+def card_path(manifest: Path) -> Path:
+    """Where the card of `manifest` lies: NAME.json beside NAME.csv."""
+    return manifest.with_suffix(".json")
+
+
+def read(manifest: Path) -> pd.DataFrame:
+    """Read and validate a manifest.
+
+    Returns:
+        One row an image in file order: COLUMNS, of which variant, seed, width and height are int64 and
+        the others strings.
+
+    Raises:
+        ContractError: the file is missing or is no CSV, or a row breaks the contract.
+    """
+    try:
+        with manifest.open(encoding="utf-8", newline="") as file:
+            header = tuple(next(csv.reader(file), ()))
+        if header != COLUMNS:
+            raise ContractError(f"{manifest}, line 1: got the header {_clip(','.join(header))}, expected {','.join(COLUMNS)}")
+        rows = pd.read_csv(manifest, dtype=str, keep_default_na=False, na_values=[], encoding="utf-8", index_col=False)
+    except FileNotFoundError:
+        raise ContractError(f"{manifest}: no such manifest; build one with `python -m augment build`") from None
+    except (OSError, UnicodeDecodeError, csv.Error, pd.errors.ParserError) as error:
+        raise ContractError(f"{manifest}: not a readable CSV: {str(error).strip()}") from None
+    return validate(rows, manifest)
+
+
+def read_card(manifest: Path) -> dict[str, Any]:
+    """Read the card of `manifest`.
+
+    Raises:
+        ContractError: the card is missing or is no JSON object.
+    """
+    path = card_path(manifest)
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ContractError(f"{path}: the card of {manifest} is missing; build the set again") from None
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: not a readable card: {error}") from None
+    if not isinstance(card, dict):
+        raise ContractError(f"{path}: got a JSON {type(card).__name__}, expected an object")
+    return card
+
+
+def write(manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:
+    """Validate `rows`, then write card and manifest, each to a temporary file that is then renamed.
+
+    The manifest comes last: where it exists, the card and the images are there.
+
+    Raises:
+        ContractError: the rows break the contract; nothing is written.
+    """
+    text = validate(rows.astype(str), manifest).to_csv(index=False, lineterminator="\n")
+    write_atomically(card_path(manifest), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(manifest, text)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 so that `path` holds either what it held before or all of the new text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:
+    """Check a table of strings against the contract and give it back with its numbers as int64.
+
+    Raises:
+        ContractError: the first row that breaks it.
+    """
+    if tuple(rows.columns) != COLUMNS:
+        raise ContractError(f"{manifest}: got the columns {','.join(rows.columns)}, expected {','.join(COLUMNS)}")
+    rows = rows.reset_index(drop=True)
+    for column in COLUMNS:
+        _expect(rows, ~rows[column].isna(), manifest, column, "a value (is the line cut off?)")
+        _expect(rows, ~rows[column].str.contains(_CONTROL), manifest, column, "no control characters")
+    _expect(rows, rows["split"].isin(SPLITS), manifest, "split", f"one of {', '.join(SPLITS)}")
+    for column in ("label", "source", "group"):
+        _expect(rows, rows[column] != "", manifest, column, "a value")
+    for column in ("path", "source"):
+        inside = rows[column].map(_is_inside).astype(bool)
+        _expect(rows, inside, manifest, column, "a relative POSIX path that stays inside its root")
+    for column, least in _NUMBERS.items():
+        whole = rows[column].str.fullmatch(r"0|[1-9]\d{0,18}")
+        rows = _as_int64(rows, column, whole, least, manifest)
+    for column in _DIGESTS:
+        _expect(rows, rows[column].str.fullmatch(r"[0-9a-f]{64}"), manifest, column, "64 lower-case hex digits")
+    original = rows["variant"] == 0
+    _expect(rows, ~original | (rows["transform"] == ""), manifest, "transform", "nothing, as variant is 0")
+    listed = rows["transform"].map(_is_json_list).astype(bool)
+    _expect(rows, original | listed, manifest, "transform", "a JSON list of what was applied")
+    _expect(rows, ~rows["path"].duplicated(), manifest, "path", "each path once")
+    for column in ("group", "source_sha256"):
+        split_of = rows.groupby(column, sort=False)["split"].transform("first")
+        _expect(rows, rows["split"] == split_of, manifest, column, "rows of one split only (an earlier line has another)")
+    return rows
+
+
+def _as_int64(rows: pd.DataFrame, column: str, whole: "pd.Series[bool]", least: int, manifest: Path) -> pd.DataFrame:
+    expected = f"a whole number from {least} to 2^63 - 1"
+    _expect(rows, whole, manifest, column, expected)
+    try:
+        numbers = rows[column].astype("int64")
+    except (OverflowError, ValueError):
+        _expect(rows, rows[column].map(int) < 2**63, manifest, column, expected)
+        raise
+    _expect(rows, numbers >= least, manifest, column, expected)
+    return rows.assign(**{column: numbers})
+
+
+def _expect(rows: pd.DataFrame, holds: "pd.Series[bool]", manifest: Path, column: str, expected: str) -> None:
+    if holds.all():
+        return
+    first = int((~holds.astype(bool)).to_numpy().argmax())
+    got = rows[column].iloc[first]
+    # Fields hold no newlines (they are control characters), so a row is a line; the header is line 1.
+    raise ContractError(f"{manifest}, line {first + 2}, column {column}: got {_clip(got)}, expected {expected}")
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and not re.match(r"[A-Za-z]:", path)
+
+
+def _is_json_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
+
+
+def _clip(value: object) -> str:
+    text = "nothing" if value is None or value != value else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

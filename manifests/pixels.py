@@ -1,0 +1,91 @@
+"""Bytes of an image file -> pixels, for both programs.
+
+Pillow does the decoding. Only the formats below are ever tried: its other plug-ins include ones that
+start programs (EPS starts Ghostscript), and the files come from anywhere.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+MAX_PIXELS = 178_956_970  # as Pillow: 512 MB at 3 bytes a pixel; more is refused before decoding
+Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the limit the caller gives
+
+Pixels = NDArray[np.uint8]
+
+
+class UnreadableImage(ValueError):
+    """The bytes are no image that can be used; the message says why."""
+
+
+def decode(data: bytes, cover: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode an image file, upright by its EXIF orientation.
+
+    Sixteen-bit samples are scaled from 0..65535 to 0..255; transparent pixels are laid over black; an
+    image whose three channels are equal everywhere is gray.
+
+    Args:
+        data: the file's bytes.
+        cover: (width, height); a JPEG is decoded at the smallest of its scales (1/8, 1/4, 1/2, 1) that is
+            no smaller than this, which saves most of the inverse transform and all of the resampling.
+        max_pixels: an image that declares more is refused before it is decoded.
+
+    Returns:
+        uint8, shape (height, width) when gray, (height, width, 3) RGB otherwise.
+
+    Raises:
+        UnreadableImage: the bytes can't be decoded, or have no defined black and white (float samples),
+            or hold several images.
+    """
+    if not data:
+        raise UnreadableImage("empty file (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return _pixels(image, cover, max_pixels)
+    except UnreadableImage:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
+    except Exception as error:  # a decoder fed hostile bytes raises anything: struct.error, SyntaxError, ...
+        raise UnreadableImage(f"{type(error).__name__}: {error}") from error
+
+
+def _pixels(image: Image.Image, cover: tuple[int, int] | None, max_pixels: int) -> Pixels:
+    if image.width * image.height > max_pixels:
+        raise UnreadableImage(f"declares {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise UnreadableImage(f"holds {image.n_frames} images; save the one to use as a file of its own")  # type: ignore[attr-defined]  # n_frames: set by the formats that can hold several
+    if cover is not None and image.format in ("JPEG", "MPO"):
+        # Both orientations must be covered, since EXIF may turn the image after decoding.
+        turned = image.getexif().get(0x0112, 1) >= 5 if "exif" in image.info else False
+        image.draft(None, cover[::-1] if turned else cover)  # type: ignore[arg-type]  # None keeps the mode, which the stub leaves out
+    ImageOps.exif_transpose(image, in_place=True)
+    return _gray_or_rgb(image)
+
+
+def _gray_or_rgb(image: Image.Image) -> Pixels:
+    if image.mode == "F":
+        raise UnreadableImage("float samples have no defined black and white; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise UnreadableImage("32-bit samples outside 0..65535; save it with 8 or 16 bits")
+        return ((wide * 255 + 32767) // 65535).astype(np.uint8)
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode == "L":
+        return np.asarray(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    rgb = np.asarray(image.convert("RGB"))
+    first = rgb[..., 0]
+    if np.array_equal(first, rgb[..., 1]) and np.array_equal(first, rgb[..., 2]):
+        return np.ascontiguousarray(first)
+    return rgb
