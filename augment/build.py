@@ -70,7 +70,9 @@ class Place(NamedTuple):
                 raise BuildError(f"{option} {written} and the source {source} overlap; the source is never written to")
         for folder in (self.images, partial(self.images)):
             if is_foreign(folder):
-                raise BuildError(f"{folder} exists and is no image set of Evenset's; move it away or give another --images")
+                raise BuildError(
+                    f"{folder} exists and is no image set of Evenset's; move it away or give another --images"
+                )
 
 
 def dry_run(scanned: Scan, recipe: Recipe) -> Built:
@@ -113,7 +115,9 @@ def build(scanned: Scan, recipe: Recipe, place: Place, executor: Executor, progr
         rows = _manifest_rows(planned.rows, journal, place)
         close(folder, place.images, place.manifest, rows, _card(scanned, recipe, place, planned, rejected, style))
     except BrokenProcessPool:
-        raise BuildError("a worker died (out of memory?); run the same command again to go on, with fewer --workers") from None
+        raise BuildError(
+            "a worker died (out of memory?); run the same command again to go on, with fewer --workers"
+        ) from None
     except OSError as error:
         fault = f"{error.filename or place.images}: {error.strerror or error}"
         raise BuildError(f"{fault}; mend that, then run the same command again to go on") from None
@@ -136,7 +140,9 @@ def _plan(scanned: Scan, recipe: Recipe, unreadable: list[Rejected]) -> Plan:
     for label in sorted(set(scanned.sources["label"]) - set(sources["label"])):
         of_label = set(scanned.sources.loc[scanned.sources["label"] == label, "source"])
         first = next(entry for entry in unreadable if entry.source in of_label)
-        raise BuildError(f"class {label}: no readable image ({first.source}: {first.reason}); mend them or move the folder away")
+        raise BuildError(
+            f"class {label}: no readable image ({first.source}: {first.reason}); mend them or move the folder away"
+        )
     return plan(sources, recipe)
 
 
@@ -184,7 +190,9 @@ def _render(
         for future in as_completed(futures):
             for job, outcome in future.result():
                 if outcome.reason:
-                    failed.append(Rejected(job.source.relative_to(place.source).as_posix(), outcome.reason, job.source_sha256))
+                    failed.append(
+                        Rejected(job.source.relative_to(place.source).as_posix(), outcome.reason, job.source_sha256)
+                    )
                 journal.add(outcome.written)
                 done += len(job.variants)
             progress(done, len(rows))
@@ -224,7 +232,9 @@ def _batches(missing: pd.DataFrame, recipe: Recipe, place: Place) -> Iterator[li
 def _manifest_rows(rows: pd.DataFrame, journal: Journal, place: Place) -> pd.DataFrame:
     """The plan and what rendering added to it, as the contract has it."""
     written = [journal.finished[path] for path in rows["path"]]
-    rows = rows.assign(**{name: [getattr(image, name) for image in written] for name in ("transform", "width", "height", "sha256")})
+    rows = rows.assign(
+        **{name: [getattr(image, name) for image in written] for name in ("transform", "width", "height", "sha256")}
+    )
     rows["path"] = f"{place.relative(place.images)}/" + rows["path"]
     return rows[list(contract.COLUMNS)]
 

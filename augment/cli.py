@@ -29,12 +29,32 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--recipe", "recipe_name", required=True, metavar="NAME_OR_FILE", help="A recipe of augment/recipes, or a YAML file.")
-@click.option("--source", required=True, type=click.Path(path_type=Path), help="The folder of class folders; never written to.")
-@click.option("--images", type=click.Path(path_type=Path), help="Where the images go.  [default: data/augmented/RECIPE]")
-@click.option("--manifest", type=click.Path(path_type=Path), help="Where the manifest goes.  [default: manifests/RECIPE.csv]")
-@click.option("--root", default=".", type=click.Path(path_type=Path), help="What the manifest's paths are relative to.", show_default=True)
-@click.option("--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that render.", show_default="one a core")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    required=True,
+    metavar="NAME_OR_FILE",
+    help="A recipe of augment/recipes, or a YAML file.",
+)
+@click.option(
+    "--source", required=True, type=click.Path(path_type=Path), help="The folder of class folders; never written to."
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Where the images go.  [default: data/augmented/RECIPE]"
+)
+@click.option(
+    "--manifest", type=click.Path(path_type=Path), help="Where the manifest goes.  [default: manifests/RECIPE.csv]"
+)
+@click.option(
+    "--root",
+    default=".",
+    type=click.Path(path_type=Path),
+    help="What the manifest's paths are relative to.",
+    show_default=True,
+)
+@click.option(
+    "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that render.", show_default="one a core"
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Takes the place of the recipe's seed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be built, and write nothing.")
 def build(
@@ -86,7 +106,9 @@ def build(
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="What the phantoms are drawn from.", show_default=True)
+@click.option(
+    "--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="What the phantoms are drawn from.", show_default=True
+)
 def sample(folder: Path, seed: int) -> None:
     """Draw a small synthetic set of chest phantoms into FOLDER, to try Evenset without any download.
 
@@ -100,15 +122,24 @@ def sample(folder: Path, seed: int) -> None:
         click.echo(f"Drew {draw(folder, seed)} synthetic chest phantoms (no X-rays, no patients): {folder}")
 
 
+class _Refused(click.ClickException):
+    """What the user can mend. One line: click's own UsageError would print the usage above it."""
+
+    exit_code = 2
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """What the user can mend is told in one line, with exit code 2."""
     try:
         yield
     except (ValueError, FileExistsError) as error:  # every stage's own errors are ValueErrors
-        if type(error) is ValueError:
+        if (
+            type(error).__module__.partition(".")[0] not in ("augment", "manifests", "builtins")
+            or type(error) is ValueError
+        ):
             raise  # nobody's message to a user: a bug
-        raise click.UsageError(str(error)) from None
+        raise _Refused(str(error)) from None
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the same command again to go on from here.", err=True)
         sys.exit(130)
@@ -124,15 +155,26 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         context.set_forkserver_preload(["augment.render", "augment.affine"])
     else:
         context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         yield pool
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; only the main one is to act on it."""
+def _start_worker() -> None:
+    """Ctrl-C reaches every process of the terminal, but only the main one is to act on it; no worker outlives that."""
     import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_with_main() -> None:
+    """Killed outright, the main process can't stop its workers, and they would go on beside the next build."""
+    from multiprocessing import parent_process
+
+    if main_process := parent_process():
+        main_process.join()
+        os._exit(1)
 
 
 @contextmanager
@@ -155,4 +197,6 @@ def _print_outcome(built: "Built") -> None:
     click.echo(table.to_string(index=False, formatters={name: "{:,}".format for name in ("Sources", "Images")}))
     if built.rejected:
         first = built.rejected[0]
-        click.echo(f"Rejected {len(built.rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}")
+        click.echo(
+            f"Rejected {len(built.rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}"
+        )

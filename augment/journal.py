@@ -119,7 +119,9 @@ class Journal:
         self._writer = csv.writer(self._file, lineterminator="\n")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def add(self, images: list[Written]) -> None:

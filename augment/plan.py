@@ -156,7 +156,9 @@ def _rows(sources: pd.DataFrame, counts: np.ndarray, recipe: Recipe) -> pd.DataF
     sources["rank"] = sources["split"].map({name: rank for rank, name in enumerate(SPLITS)})
     sources = sources[sources["count"] > 0].sort_values(["rank", "label", "source"], ignore_index=True)
     rows = sources.loc[sources.index.repeat(sources["count"])]
-    variant = np.arange(len(rows)) - np.repeat(sources["count"].cumsum() - sources["count"], sources["count"]).to_numpy()
+    variant = (
+        np.arange(len(rows)) - np.repeat(sources["count"].cumsum() - sources["count"], sources["count"]).to_numpy()
+    )
     paths = [
         f"{split}/{label}/{stem}-v{number}.jpg"
         for split, label, stem, number in zip(rows["split"], rows["label"], rows["stem"], variant, strict=True)

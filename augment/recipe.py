@@ -136,7 +136,7 @@ def _transforms(transforms: Any, path: Path) -> str:
         entry = {entry: {}} if isinstance(entry, str) else entry
         if not (isinstance(entry, dict) and len(entry) == 1 and all(isinstance(name, str) for name in entry)):
             raise RecipeError(f"{path}: transforms holds {entry!r}, expected entries such as `- Rotate: {{limit: 10}}`")
-        (name, parameters), = entry.items()
+        ((name, parameters),) = entry.items()
         parameters = {} if parameters is None else parameters
         if not (isinstance(parameters, dict) and all(isinstance(key, str) for key in parameters)):
             raise RecipeError(f"{path}: transform {name} has {parameters!r}, expected parameters such as {{limit: 10}}")

@@ -37,7 +37,6 @@ class Style(NamedTuple):
     quality: int
     transforms: str  # JSON, as in Recipe
 
-
     @classmethod
     def of(cls, recipe: Recipe) -> "Style":
         """What a recipe says of every image alike."""
@@ -140,7 +139,9 @@ def pipeline(style: Style) -> "A.Compose":
             try:
                 changed = step(image=np.full(shape, 128, np.uint8), force_apply=True)["image"]
             except Exception as error:  # whatever a transform's own checks raise
-                raise RecipeError(f"transform {type(step).__name__} fails on {kind} image: {_one_line(error)}") from None
+                raise RecipeError(
+                    f"transform {type(step).__name__} fails on {kind} image: {_one_line(error)}"
+                ) from None
             _expect_image(changed, shape, type(step).__name__)
     return A.Compose(steps, save_applied_params=True)
 
@@ -152,7 +153,9 @@ def _transform(name: str, parameters: dict[str, Any]) -> "A.BasicTransform":
 
     kind = KerasAffine if name == "KerasAffine" else getattr(A, name, None)
     if not (isinstance(kind, type) and issubclass(kind, (A.ImageOnlyTransform, A.DualTransform))):
-        raise RecipeError(f"transform {name!r} is not known; expected KerasAffine or a name from albumentations {A.__version__}")
+        raise RecipeError(
+            f"transform {name!r} is not known; expected KerasAffine or a name from albumentations {A.__version__}"
+        )
     if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(kind.InitSchema.model_fields):
         raise RecipeError(f"transform {name} reads other files, which a recipe must not reach for; take it out")
     with warnings.catch_warnings():

@@ -20,6 +20,7 @@ from manifests.contract import SPLITS
 # The notice that a source folder carries (licence, citation, "synthetic"): the card hands it on.
 NOTICE = "NOTICE"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class ScanError(ValueError):
@@ -56,12 +57,13 @@ def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], 
         progress: called with (files done, files in all).
 
     Raises:
-        ScanError: no such folder, or fewer than two classes with files in them.
+        ScanError: no such folder, fewer than two classes with files in them, or a class without any.
     """
     if not source.is_dir():
         raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class")
     rejected: list[Rejected] = []
-    found = sorted(_images(source, rejected))
+    classes = list(_classes(source, rejected))
+    found = sorted(_images(source, classes, rejected))
     if len({label for _, _, label in found}) < 2:
         raise ScanError(
             f"{source}: found {len(found)} files in {len({label for _, _, label in found})} classes, but at least 2 "
@@ -77,6 +79,9 @@ def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], 
                 rows.append((name, split, label, group_of(name, group), sha256))
             if progress:
                 progress(done, len(found))
+    for label in sorted({folder.name for _, folder in classes} - {row[2] for row in rows}):
+        faults = (f" ({entry.source}: {entry.reason})" for entry in sorted(rejected) if label in entry.source.split("/")[:-1])
+        raise ScanError(f"{source}: class {label}: no readable image{next(faults, '')}; add images or move the folder away")
     sources = pd.DataFrame(rows, columns=["source", "split", "label", "group", "source_sha256"], dtype=object)
     return Scan(sources, sorted(rejected), _notice(source))
 
@@ -96,21 +101,27 @@ def digest(path: Path) -> tuple[str, str]:
         return "", f"can't be read: {error.strerror}"
 
 
-def _images(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str, str, str]]:
-    """Yield (path relative to source, split, label) of each file in a class folder; the rest is rejected."""
+def _classes(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield (split, folder) of each class folder; what lies beside one is rejected."""
     splits = [name for name in SPLITS if (source / name).is_dir()]
     for split, folder in [(name, source / name) for name in splits] or [("", source)]:
         for entry in _entries(folder):
-            if entry.is_dir() and not _refused(entry, source, rejected):
-                for file in _entries(Path(entry.path)):
-                    if not _refused(file, source, rejected, want_file=True):
-                        yield _relative(file, source), split, entry.name
-            elif not entry.is_dir() and not (folder == source and entry.name == NOTICE):
-                rejected.append(Rejected(_relative(entry, source), "not in a class folder"))
+            if not (folder == source and _is_notice(entry)) and not _refused(entry, source, rejected):
+                yield split, entry
     if splits:
         for entry in _entries(source):
-            if entry.name not in (*splits, NOTICE):
+            if entry.name not in splits and not _is_notice(entry):
                 rejected.append(Rejected(_relative(entry, source), "beside the folders train, val and test"))
+
+
+def _images(
+    source: Path, classes: list[tuple[str, os.DirEntry[str]]], rejected: list[Rejected]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (path relative to source, split, label) of each file in a class folder; the rest is rejected."""
+    for split, folder in classes:
+        for file in _entries(Path(folder.path)):
+            if not _refused(file, source, rejected, want_file=True):
+                yield _relative(file, source), split, folder.name
 
 
 def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], want_file: bool = False) -> bool:
@@ -119,15 +130,31 @@ def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], wa
         reason = "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
     elif entry.name.startswith("."):
         reason = "hidden"
-    elif entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(source.resolve()):
-        reason = "a link that leads out of the source folder"
+    elif entry.is_symlink() and (fault := _link_fault(entry, source)):
+        reason = fault
     elif want_file and entry.is_dir():
         reason = "a folder inside a class folder; its files are not read"
     elif want_file and not entry.is_file():
         reason = "not a regular file"
+    elif not want_file and not entry.is_dir():
+        reason = "not in a class folder"
+    elif not want_file and _DRIVE.match(entry.name):
+        reason = "a class name that starts as a Windows drive does; rename it"  # no path of a manifest may
     if reason:
         rejected.append(Rejected(_relative(entry, source), reason))
     return bool(reason)
+
+
+def _link_fault(link: os.DirEntry[str], source: Path) -> str:
+    try:
+        target = Path(link.path).resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a loop
+        return "a link that leads nowhere"
+    return "" if target.is_relative_to(source.resolve()) else "a link that leads out of the source folder"
+
+
+def _is_notice(entry: os.DirEntry[str]) -> bool:
+    return entry.name == NOTICE and entry.is_file(follow_symlinks=False)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -139,7 +166,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _relative(entry: os.DirEntry[str], source: Path) -> str:
-    return Path(entry.path).relative_to(source).as_posix()
+    """The path that a file is told by; what can't be printed, and is in no source's name, is escaped."""
+    path = Path(entry.path).relative_to(source).as_posix()
+    return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
 def _notice(source: Path) -> str:

@@ -48,12 +48,22 @@ def read(manifest: Path) -> pd.DataFrame:
         with manifest.open(encoding="utf-8", newline="") as file:
             header = tuple(next(csv.reader(file), ()))
         if header != COLUMNS:
-            raise ContractError(f"{manifest}, line 1: got the header {_clip(','.join(header))}, expected {','.join(COLUMNS)}")
-        rows = pd.read_csv(manifest, dtype=str, keep_default_na=False, na_values=[], encoding="utf-8", index_col=False)
+            raise ContractError(
+                f"{manifest}, line 1: got the header {_clip(','.join(header))}, expected {','.join(COLUMNS)}"
+            )
+        # A blank line is a broken row, not nothing. With index_col=False pandas would drop surplus fields in silence.
+        rows = pd.read_csv(
+            manifest, dtype=str, keep_default_na=False, na_values=[], encoding="utf-8", skip_blank_lines=False
+        )
     except FileNotFoundError:
         raise ContractError(f"{manifest}: no such manifest; build one with `python -m augment build`") from None
-    except (OSError, UnicodeDecodeError, csv.Error, pd.errors.ParserError) as error:
-        raise ContractError(f"{manifest}: not a readable CSV: {str(error).strip()}") from None
+    except pd.errors.ParserError as error:
+        raise ContractError(_where_parsing_failed(manifest, str(error).strip())) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ContractError(f"{manifest}: not a readable CSV: {error}") from None
+    if not isinstance(rows.index, pd.RangeIndex):  # what pandas makes of surplus fields in the first row
+        fields = len(COLUMNS) + rows.index.nlevels
+        raise ContractError(f"{manifest}, line 2: got {fields} fields, expected {len(COLUMNS)}")
     return validate(rows, manifest)
 
 
@@ -68,7 +78,7 @@ def read_card(manifest: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ContractError(f"{path}: the card of {manifest} is missing; build the set again") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested deeper than anyone means it
         raise ContractError(f"{path}: not a readable card: {error}") from None
     if not isinstance(card, dict):
         raise ContractError(f"{path}: got a JSON {type(card).__name__}, expected an object")
@@ -82,10 +92,15 @@ def write(manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:
 
     Raises:
         ContractError: the rows break the contract; nothing is written.
+        OSError: one of the two can't be written; then neither is there.
     """
     text = validate(rows.astype(str), manifest).to_csv(index=False, lineterminator="\n")
     write_atomically(card_path(manifest), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    write_atomically(manifest, text)
+    try:
+        write_atomically(manifest, text)
+    except BaseException:
+        card_path(manifest).unlink()
+        raise
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -123,7 +138,7 @@ def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:
         inside = rows[column].map(_is_inside).astype(bool)
         _expect(rows, inside, manifest, column, "a relative POSIX path that stays inside its root")
     for column, least in _NUMBERS.items():
-        whole = rows[column].str.fullmatch(r"0|[1-9]\d{0,18}")
+        whole = rows[column].str.fullmatch(r"0|[1-9][0-9]{0,18}")
         rows = _as_int64(rows, column, whole, least, manifest)
     for column in _DIGESTS:
         _expect(rows, rows[column].str.fullmatch(r"[0-9a-f]{64}"), manifest, column, "64 lower-case hex digits")
@@ -134,7 +149,9 @@ def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:
     _expect(rows, ~rows["path"].duplicated(), manifest, "path", "each path once")
     for column in ("group", "source_sha256"):
         split_of = rows.groupby(column, sort=False)["split"].transform("first")
-        _expect(rows, rows["split"] == split_of, manifest, column, "rows of one split only (an earlier line has another)")
+        _expect(
+            rows, rows["split"] == split_of, manifest, column, "rows of one split only (an earlier line has another)"
+        )
     return rows
 
 
@@ -161,13 +178,24 @@ def _expect(rows: pd.DataFrame, holds: "pd.Series[bool]", manifest: Path, column
 
 def _is_inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and not re.match(r"[A-Za-z]:", path)
+    return (
+        bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and not re.match(r"[A-Za-z]:", path)
+    )
+
+
+def _where_parsing_failed(manifest: Path, fault: str) -> str:
+    """Pandas's message in our words; it counts lines from 1, but rows from 0."""
+    if surplus := re.search(r"in line (\d+), saw (\d+)", fault):
+        return f"{manifest}, line {surplus[1]}: got {surplus[2]} fields, expected {len(COLUMNS)}"
+    if cut := re.search(r"inside string starting at row (\d+)", fault):
+        return f"{manifest}, line {int(cut[1]) + 1}: got a quote without its end, expected whole lines (is the file cut off?)"
+    return f"{manifest}: not a readable CSV: {fault}"
 
 
 def _is_json_list(text: str) -> bool:
     try:
         return isinstance(json.loads(text), list)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -9,9 +9,9 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # JPEG opens MPO (phones' JPEGs with a preview) as well
 MAX_PIXELS = 178_956_970  # as Pillow: 512 MB at 3 bytes a pixel; more is refused before decoding
 Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the limit the caller gives
 
@@ -50,7 +50,7 @@ def decode(data: bytes, cover: tuple[int, int] | None = None, max_pixels: int = 
                 return _pixels(image, cover, max_pixels)
     except UnreadableImage:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # a decoder fed hostile bytes raises anything: struct.error, SyntaxError, ...
         raise UnreadableImage(f"{type(error).__name__}: {error}") from error
@@ -62,8 +62,8 @@ def _pixels(image: Image.Image, cover: tuple[int, int] | None, max_pixels: int) 
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise UnreadableImage(f"holds {image.n_frames} images; save the one to use as a file of its own")  # type: ignore[attr-defined]  # n_frames: set by the formats that can hold several
     if cover is not None and image.format in ("JPEG", "MPO"):
-        # Both orientations must be covered, since EXIF may turn the image after decoding.
-        turned = image.getexif().get(0x0112, 1) >= 5 if "exif" in image.info else False
+        # Both orientations must be covered, since EXIF (or XMP in its place) may turn the image after decoding.
+        turned = bool({"exif", "xmp"} & image.info.keys()) and image.getexif().get(0x0112) in (5, 6, 7, 8)
         image.draft(None, cover[::-1] if turned else cover)  # type: ignore[arg-type]  # None keeps the mode, which the stub leaves out
     ImageOps.exif_transpose(image, in_place=True)
     return _gray_or_rgb(image)
@@ -77,13 +77,11 @@ def _gray_or_rgb(image: Image.Image) -> Pixels:
         if wide.min() < 0 or wide.max() > 65535:
             raise UnreadableImage("32-bit samples outside 0..65535; save it with 8 or 16 bits")
         return ((wide * 255 + 32767) // 65535).astype(np.uint8)
-    if image.mode == "1":
-        image = image.convert("L")
-    if image.mode == "L":
-        return np.asarray(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
     rgb = np.asarray(image.convert("RGB"))
     first = rgb[..., 0]
     if np.array_equal(first, rgb[..., 1]) and np.array_equal(first, rgb[..., 2]):

@@ -1,0 +1,74 @@
+# `make help` lists what there is. Only Python 3.11+ with pip, and make, are presumed.
+
+PYTHON ?= python3
+SOURCE ?= $(if $(wildcard data/chest_xray),data/chest_xray,data/sample)
+ifeq ($(SOURCE),data/sample)
+RECIPE ?= sample
+WEIGHTS ?= random
+else
+RECIPE ?= augment1
+WEIGHTS ?= imagenet
+endif
+
+VENV := .venv
+PY := $(VENV)/bin/python
+NAME := $(basename $(notdir $(RECIPE)))
+BUILD = $(PY) -m augment build --source "$(SOURCE)" $(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS))
+FIT = $(PY) -m train fit --weights "$(WEIGHTS)" $(if $(SEED),--seed $(SEED)) \
+	$(if $(EPOCHS),--epochs $(EPOCHS) --fine-tune-epochs $(EPOCHS))
+
+.DEFAULT_GOAL := help
+.PHONY: help augment train study test quick lint format lock clean
+
+help:  ## Say what there is
+	@echo "make TARGET [SOURCE=folder] [RECIPE=name or file] [SEED=n] [WORKERS=n] [WEIGHTS=imagenet, random or file] [EPOCHS=n]"
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@echo "Now: SOURCE=$(SOURCE) RECIPE=$(RECIPE) WEIGHTS=$(WEIGHTS)"
+
+augment: $(VENV)/ready | $(SOURCE)  ## Build the set of RECIPE from SOURCE (data/chest_xray, or a synthetic sample)
+	@$(BUILD) --recipe "$(RECIPE)"
+
+train: augment  ## Build the set if it isn't there, train on it and say where the results are
+	@$(FIT) manifests/$(NAME).csv
+
+study: $(VENV)/ready | $(SOURCE)  ## Build the study's three sets, train on each and compare
+	@test "$(SOURCE)" != data/sample || { echo "make study: give SOURCE=folder, or put the X-rays under data/chest_xray"; exit 2; }
+	@for recipe in original augment1 augment2; do \
+		$(BUILD) --recipe $$recipe && $(FIT) manifests/$$recipe.csv || exit; \
+	done
+	@$(PY) -m train compare runs/original runs/augment1 runs/augment2
+
+test: lint  ## Lint, check formats and types, and run all tests
+	@$(PY) -m pytest
+
+quick: $(VENV)/ready-dev  ## Run the tests that take seconds
+	@$(PY) -m pytest -m "not slow"
+
+lint: $(VENV)/ready-dev
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+format: $(VENV)/ready-dev  ## Format the code
+	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+lock: $(VENV)/ready-dev  ## Resolve requirements*.in anew into the lock files
+	@$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate requirements.in -o requirements.txt
+	@$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+
+clean:  ## Remove the built sets, the sample and kept activations (runs and .venv stay)
+	rm -rf data/augmented data/.*.partial data/activations data/sample manifests/*.csv manifests/*.json
+
+data/sample: | $(VENV)/ready
+	@$(PY) -m augment sample $@
+
+# The lock file's packages, installed once; a second make finds the mark and installs nothing.
+$(VENV)/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Evenset needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the packages of requirements.txt into $(VENV), once" && $(PY) -m pip install --quiet --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
+	@echo "Installing the packages of requirements-dev.txt into $(VENV), once" && $(PY) -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@

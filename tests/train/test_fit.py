@@ -1,0 +1,83 @@
+"""Training on kept activations against plain Keras through the whole network."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from manifests import contract
+from train import dataset as datasets
+from train import features, fit, model
+
+
+class Whole(keras.Model):
+    """The plain way: preprocess, whole backbone with batch norm keeping its statistics, pool, head."""
+
+    def __init__(self, backbone: keras.Model, head: keras.Layer) -> None:
+        super().__init__()
+        self.scale = keras.layers.Rescaling(1 / 127.5, offset=-1.0)
+        self.backbone, self.pool, self.head = backbone, keras.layers.GlobalAveragePooling2D(), head
+
+    def call(self, image: Any) -> Any:
+        return self.head(self.pool(self.backbone(self.scale(image), training=False)))
+
+
+def plain_keras(dataset: datasets.Dataset, settings: fit.Settings) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
+    """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each."""
+    images = np.concatenate([batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
+    labels = dataset.labels(dataset.rows)
+    split = dataset.rows["split"].to_numpy()
+    backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
+    whole = Whole(backbone, model.make_head(len(dataset.classes), settings.seed))
+    histories, probabilities = [], []
+    phases = (
+        (0, settings.epochs, settings.learning_rate),
+        (settings.fine_tune_layers, settings.fine_tune_epochs, settings.fine_tune_learning_rate),
+    )
+    for layers, epochs, rate in phases:
+        backbone.trainable = True
+        for index, layer in enumerate(backbone.layers):
+            layer.trainable = index >= len(backbone.layers) - layers
+        loss = "binary_crossentropy" if len(dataset.classes) == 2 else "sparse_categorical_crossentropy"
+        whole.compile(keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"])
+        history = whole.fit(
+            fit.Batches([images], labels, np.flatnonzero(split == "train"), settings.batch_size, settings.seed),
+            validation_data=fit.Batches([images], labels, np.flatnonzero(split == "val"), settings.batch_size, None),
+            epochs=epochs,
+            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=fit.PATIENCE, restore_best_weights=True)],
+            verbose=0,
+        )
+        histories.append(history.history)
+        probabilities.append(whole.predict(images, batch_size=settings.batch_size, verbose=0))
+    return histories, probabilities
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [2, 3])
+def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: Path, classes: int) -> None:
+    """Both phases give the losses and, within 1e-3, the predictions of `fit` through the whole network."""
+    manifest = image_set(classes=classes, train=12, val=6, test=4, size=64)
+    dataset = datasets.read(manifest, manifest.parent.parent)
+    settings = fit.Settings(
+        weights="random", epochs=3, fine_tune_epochs=3, batch_size=8, learning_rate=1e-2, fine_tune_learning_rate=1e-3
+    )
+    backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
+    part = model.cut(backbone, settings.fine_tune_layers)
+    kept = features.features(dataset, part, model.digest(backbone), tmp_path / "cache", 8, lambda *_: None)
+    fitted = fit.fit(dataset, part, kept, settings, tmp_path / "logs", lambda _: None)
+
+    histories, probabilities = plain_keras(dataset, settings)
+
+    told = [row["loss"] for row in fitted.history]
+    np.testing.assert_allclose(told, histories[0]["loss"] + histories[1]["loss"], atol=1e-3)
+    for phase, expected in zip(("frozen", "fine-tuned"), probabilities, strict=True):
+        got = fitted.probabilities[phase]
+        np.testing.assert_allclose(got[:, 1:] if classes == 2 else got, expected, atol=1e-3)
+    assert np.ptp(probabilities[1] - probabilities[0]) > 5e-3, "fine-tuning must matter, else this shows nothing"
+    saved = model.whole(backbone, fitted.head)
+    images = next(iter(datasets.images(dataset.paths(dataset.rows)[:8], dataset.size, 8)))
+    np.testing.assert_allclose(saved(images).numpy(), fitted.probabilities["fine-tuned"][:8, -1:] if classes == 2 else fitted.probabilities["fine-tuned"][:8], atol=1e-4)
+    assert isinstance(images, tf.Tensor)

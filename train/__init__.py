@@ -1,0 +1,6 @@
+"""Trains a ResNetV2 on a manifest's images: dataset -> model -> features -> fit -> evaluate -> report -> cli."""
+
+import os
+
+# TensorFlow greets with a page of build notes on stderr unless told not to before it is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

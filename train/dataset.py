@@ -1,0 +1,86 @@
+"""Manifest -> images and labels, by tf.data."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from manifests import contract
+
+
+class DatasetError(ValueError):
+    """The manifest's images can't be trained on; the message names what is wrong and the fix."""
+
+
+class Dataset(NamedTuple):
+    """A set as training sees it.
+
+    `rows` are the manifest's. `classes` are its labels in order: with two, the second is the positive one.
+    `size` is (width, height) of every image. `sha256` is that of the manifest file.
+    """
+
+    rows: pd.DataFrame
+    card: dict[str, Any]
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    root: Path
+    sha256: str
+
+    def of(self, split: str) -> pd.DataFrame:
+        """The rows of one split."""
+        return self.rows[self.rows["split"] == split]
+
+    def labels(self, rows: pd.DataFrame) -> NDArray[np.int64]:
+        """The class of each row, as its index in `classes`."""
+        return rows["label"].map({name: index for index, name in enumerate(self.classes)}).to_numpy(np.int64)
+
+    def paths(self, rows: pd.DataFrame) -> list[Path]:
+        """The image file of each row."""
+        return [self.root / path for path in rows["path"]]
+
+
+def read(manifest: Path, root: Path) -> Dataset:
+    """Read a manifest for training.
+
+    Raises:
+        ContractError: the manifest breaks the contract.
+        DatasetError: an image is missing, images differ in size, or a class or split has no images to learn from.
+    """
+    rows = contract.read(manifest)
+    classes = tuple(sorted(rows["label"].unique()))
+    if len(classes) < 2:
+        raise DatasetError(f"{manifest}: found {len(classes)} class ({', '.join(classes)}), training needs at least 2")
+    for split in ("train", "val"):
+        for label in classes:
+            if not ((rows["split"] == split) & (rows["label"] == label)).any():
+                raise DatasetError(f"{manifest}: class {label} has no image in {split}; build the set with val above 0")
+    sizes = sorted(set(zip(rows["width"].tolist(), rows["height"].tolist(), strict=True)))
+    if len(sizes) > 1:
+        raise DatasetError(f"{manifest}: images of {len(sizes)} sizes ({sizes[0]}, {sizes[1]}, ...), expected one")
+    for path in rows["path"]:
+        if not (root / path).is_file():
+            raise DatasetError(
+                f"{manifest}: {root / path} is missing; build the set again (it renders only what is gone)"
+            )
+    sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    return Dataset(rows, contract.read_card(manifest), classes, sizes[0], root, sha256)
+
+
+def images(paths: list[Path], size: tuple[int, int], batch_size: int) -> tf.data.Dataset:
+    """Batches of float32 images, shape (batch, height, width, 3), values 0..255, in the order of `paths`."""
+    width, height = size
+
+    def load(path: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        return tf.ensure_shape(tf.cast(image, tf.float32), (height, width, 3))
+
+    return (
+        tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )
