@@ -75,7 +75,8 @@ def images(paths: list[Path], size: tuple[int, int], batch_size: int) -> tf.data
     width, height = size
 
     def load(path: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        # The default transform is a fast one, up to 5 gray levels off what all other decoders give.
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
         return tf.ensure_shape(tf.cast(image, tf.float32), (height, width, 3))
 
     return (

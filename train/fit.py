@@ -147,7 +147,7 @@ class _Trainer:
 
         def note(epoch: int, logs: dict[str, float]) -> None:
             row = {"phase": phase, "epoch": epoch + 1, **{name: float(logs[name]) for name in COLUMNS[2:]}}
-            if not np.isfinite([row["loss"], row["val_loss"]]).all():
+            if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
                 raise FitError(
                     f"the loss became {row['loss']} in epoch {epoch + 1} ({phase}); lower the learning rate ({rate})"
                 )

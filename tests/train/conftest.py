@@ -20,8 +20,7 @@ def image_set(tmp_path: Path) -> Callable[..., Path]:
         rows = []
         for split, count in (("train", train), ("val", val), ("test", test)):
             for label in range(classes):
-                for number in range(count):
-                    rows.append(_image(tmp_path, name, split, label, number, size))
+                rows += [_image(tmp_path, name, split, label, number, size) for number in range(count)]
         manifest = tmp_path / "manifests" / f"{name}.csv"
         card = {"name": name, "notice": "", "source": "source", "images": f"data/{name}", "rejected": []}
         contract.write(manifest, pd.DataFrame(rows, columns=contract.COLUMNS), card)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from manifests import contract
 from train import dataset as datasets
 from train import features, fit, model
 
@@ -22,10 +21,13 @@ class Whole(keras.Model):
         self.backbone, self.pool, self.head = backbone, keras.layers.GlobalAveragePooling2D(), head
 
     def call(self, image: Any) -> Any:
+        """Raw images to probabilities."""
         return self.head(self.pool(self.backbone(self.scale(image), training=False)))
 
 
-def plain_keras(dataset: datasets.Dataset, settings: fit.Settings) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
+def plain_keras(
+    dataset: datasets.Dataset, settings: fit.Settings
+) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
     """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each."""
     images = np.concatenate([batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
     labels = dataset.labels(dataset.rows)
@@ -79,5 +81,9 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
     assert np.ptp(probabilities[1] - probabilities[0]) > 5e-3, "fine-tuning must matter, else this shows nothing"
     saved = model.whole(backbone, fitted.head)
     images = next(iter(datasets.images(dataset.paths(dataset.rows)[:8], dataset.size, 8)))
-    np.testing.assert_allclose(saved(images).numpy(), fitted.probabilities["fine-tuned"][:8, -1:] if classes == 2 else fitted.probabilities["fine-tuned"][:8], atol=1e-4)
+    np.testing.assert_allclose(
+        saved(images).numpy(),
+        fitted.probabilities["fine-tuned"][:8, -1:] if classes == 2 else fitted.probabilities["fine-tuned"][:8],
+        atol=1e-4,
+    )
     assert isinstance(images, tf.Tensor)

@@ -1,0 +1,117 @@
+"""The backbone, its cut and the saved model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from train import model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def backbone() -> keras.Model:
+    return model.load_backbone("resnet50v2", "random", (64, 64), seed=0)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 5, 9, 40, 189])
+def test_a_cut_backbone_gives_what_the_whole_gives(backbone: keras.Model, images: np.ndarray, layers: int) -> None:
+    """Wherever it is cut, the tail on the frozen part's output equals the backbone on the images."""
+    part = model.cut(backbone, layers)
+    scaled = images / 127.5 - 1
+    crossing = part.frozen(scaled, training=False)
+    got = part.tail(crossing, training=False)
+    got = got[0] if isinstance(got, list) else got
+    np.testing.assert_allclose(got, backbone(scaled, training=False), atol=1e-5)
+
+
+def test_the_studys_cut_crosses_two_tensors(backbone: keras.Model) -> None:
+    """Before the last five layers the residual crosses too, and the relu without weights is left to the frozen part."""
+    part = model.cut(backbone, 5)
+    assert set(part.names) == {"conv5_block3_2_relu", "conv5_block2_out"}
+    assert {weight.path for weight in part.tail.trainable_weights} == {
+        "conv5_block3_3_conv/kernel",
+        "conv5_block3_3_conv/bias",
+        "post_bn/gamma",
+        "post_bn/beta",
+    }
+
+
+def test_more_layers_than_there_are_is_refused(backbone: keras.Model) -> None:
+    """The message says how many there are."""
+    with pytest.raises(model.ModelError, match="has 189"):
+        model.cut(backbone, 190)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_saved_model_takes_raw_images(
+    backbone: keras.Model, images: np.ndarray, tmp_path: Path, classes: int
+) -> None:
+    """It loads in safe mode and does Keras's own preprocessing for ResNetV2 inside."""
+    head = model.make_head(classes, seed=1)
+    model.whole(backbone, head).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    features = backbone(keras.applications.resnet_v2.preprocess_input(images.copy()), training=False)
+    expected = head(keras.ops.mean(features, axis=(1, 2)))
+    np.testing.assert_allclose(loaded(images), expected, atol=1e-5)
+    assert loaded.output.shape[1] == (1 if classes == 2 else 3)
+
+
+def test_random_weights_follow_the_seed() -> None:
+    """The same seed draws the same weights, another seed others."""
+    digests = [model.digest(model.load_backbone("resnet50v2", "random", (32, 32), seed)) for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_weights_file_is_loaded(backbone: keras.Model, tmp_path: Path) -> None:
+    """--weights FILE gives just the weights in it."""
+    backbone.save_weights(tmp_path / "some.weights.h5")
+    loaded = model.load_backbone("resnet50v2", str(tmp_path / "some.weights.h5"), (64, 64), seed=9)
+    assert model.digest(loaded) == model.digest(backbone)
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "other network"])
+def test_a_wrong_weights_file_is_one_line(tmp_path: Path, kind: str) -> None:
+    """No file, no HDF5 file, or the weights of another network: the message is one line that names the file."""
+    path = tmp_path / "wrong.weights.h5"
+    if kind == "text":
+        path.write_text("weights")
+    elif kind == "other network":
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
+    with pytest.raises(model.ModelError, match=r"wrong\.weights\.h5") as caught:
+        model.load_backbone("resnet50v2", str(path), (64, 64), seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_too_small_for_the_network_are_refused() -> None:
+    """A ResNetV2 takes 32 x 32 and more."""
+    with pytest.raises(model.ModelError, match="31 x 40"):
+        model.load_backbone("resnet50v2", "random", (31, 40), seed=0)
+
+
+def test_a_failing_download_names_the_ways_out(tmp_path: Path) -> None:
+    """Where ImageNet's weights can't be downloaded, one line says so and names a file and random as ways out."""
+    code = (
+        "from train import model\n"
+        "try:\n    model.load_backbone('resnet50v2', 'imagenet', (64, 64), 0)\n"
+        "except model.ModelError as error:\n    print(error)\n"
+    )
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    environment = {**os.environ, **nowhere, "NO_PROXY": "", "no_proxy": "", "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stdout.splitlines() if "can't be downloaded" in line]
+    assert len(lines) == 1
+    assert "--weights FILE" in lines[0]
+    assert "--weights random" in lines[0]
