@@ -1,6 +1,7 @@
 """The network: a ResNetV2 backbone, cut where fine-tuning begins, and a dense head."""
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +72,9 @@ def _load(backbone: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"--weights {path}: no such file; give a weights file, imagenet or random")
     try:
-        backbone.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file has no weights for
+            backbone.load_weights(path)
     except Exception as error:  # h5py's OSError and KeyError, Keras's ValueError and TypeError
         raise ModelError(f"--weights {path}: no weights of {backbone.name}: {_first_line(error)}") from None
 
@@ -112,8 +115,12 @@ def cut(backbone: keras.Model, layers: int) -> Cut:
     wanted = [x for layer in inner if layer.name in tail for x in _inputs(layer)] or [backbone.output]
     crossing = list({id(x): x for x in wanted if maker[id(x)].name not in tail}.values())
     names = tuple(maker[id(x)].name for x in crossing)
-    if backbone.output is crossing[0]:
-        return Cut(backbone, keras.Model(crossing, crossing), names)
+    # A model needs a layer between input and output, which either part may lack.
+    if crossing[0] is backbone.input:
+        return Cut(keras.Model(backbone.input, keras.layers.Identity()(backbone.input)), backbone, names)
+    if crossing[0] is backbone.output:
+        features = keras.Input(backbone.output.shape[1:])
+        return Cut(backbone, keras.Model(features, keras.layers.Identity()(features)), names)
     return Cut(keras.Model(backbone.input, crossing), keras.Model(crossing, backbone.output), names)
 
 

@@ -82,12 +82,13 @@ def test_a_weights_file_is_loaded(backbone: keras.Model, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["missing", "text", "other network"])
 def test_a_wrong_weights_file_is_one_line(tmp_path: Path, kind: str) -> None:
-    """No file, no HDF5 file, or the weights of another network: the message is one line that names the file."""
+    """No file, no HDF5 file, or the weights of a larger network: the message is one line that names the file."""
     path = tmp_path / "wrong.weights.h5"
     if kind == "text":
         path.write_text("weights")
     elif kind == "other network":
-        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
+        other = keras.applications.ResNet101V2(include_top=False, weights=None, input_shape=(32, 32, 3))
+        other.save_weights(path)
     with pytest.raises(model.ModelError, match=r"wrong\.weights\.h5") as caught:
         model.load_backbone("resnet50v2", str(path), (64, 64), seed=0)
     assert "\n" not in str(caught.value)
