@@ -80,7 +80,8 @@ class KerasAffine(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations
         height, width = img.shape[:2]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         matrix = output_to_input(theta, tx, ty, shear, zx, zy, height, width)
-        return cv2.warpAffine(img, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        warped = cv2.warpAffine(img, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return warped.astype(np.uint8, copy=False)
 
 
 def output_to_input(

@@ -150,11 +150,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of processes that are forked from a clean one, which has the imports behind it."""
     import multiprocessing
 
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["augment.render", "augment.affine"])
-    else:
-        context = multiprocessing.get_context("spawn")
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["augment.render", "augment.affine"])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         yield pool
 
@@ -194,7 +192,7 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 def _print_outcome(built: "Built") -> None:
     """The closing table of counts, and what was rejected."""
     table = built.counts.rename(columns=str.capitalize)
-    click.echo(table.to_string(index=False, formatters={name: "{:,}".format for name in ("Sources", "Images")}))
+    click.echo(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
     if built.rejected:
         first = built.rejected[0]
         click.echo(

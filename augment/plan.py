@@ -78,12 +78,12 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
     if recipe.keep_source_val and (split == "val").any():
         split = split.where(sources["split"] != "train", "train")
     unit = _units(sources)
-    _refuse_leaks(sources, unit, split)
+    _refuse_leaks(sources, split)
     has_val = (split == "val").any()
     pool = sources[split == ""].assign(unit=unit)
     key = pool.groupby("unit")["group"].min()
     stratum = pool.groupby("unit")["label"].agg(lambda labels: tuple(sorted(set(labels))))
-    assigned = {}
+    assigned: dict[int, str] = {}
     for _, units in sorted(stratum.groupby(stratum).groups.items()):
         ordered = sorted(units, key=lambda number: _hash(f"{recipe.seed}:split:{key[number]}"))
         test = 0 if (split == "test").any() else _share(recipe.test, len(ordered))
@@ -109,7 +109,7 @@ def _units(sources: pd.DataFrame) -> "pd.Series[int]":
     return pd.Series(connected_components(edges, directed=False)[1][group], index=sources.index)
 
 
-def _refuse_leaks(sources: pd.DataFrame, unit: "pd.Series[int]", split: "pd.Series[str]") -> None:
+def _refuse_leaks(sources: pd.DataFrame, split: "pd.Series[str]") -> None:
     """The source's own splits share no patient and no image with each other or with the pool."""
     side = split.where(split != "", "train")
     for column, what in (("group", "patient"), ("source_sha256", "identical image")):
@@ -156,8 +156,8 @@ def _rows(sources: pd.DataFrame, counts: np.ndarray, recipe: Recipe) -> pd.DataF
     sources["rank"] = sources["split"].map({name: rank for rank, name in enumerate(SPLITS)})
     sources = sources[sources["count"] > 0].sort_values(["rank", "label", "source"], ignore_index=True)
     rows = sources.loc[sources.index.repeat(sources["count"])]
-    variant = (
-        np.arange(len(rows)) - np.repeat(sources["count"].cumsum() - sources["count"], sources["count"]).to_numpy()
+    variant = np.arange(len(rows)) - np.repeat(
+        (sources["count"].cumsum() - sources["count"]).to_numpy(), sources["count"]
     )
     paths = [
         f"{split}/{label}/{stem}-v{number}.jpg"
@@ -179,7 +179,7 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     stems = sources["source"].str.rpartition("/")[2].str.replace(r"\.[^.]*$", "", regex=True)
     stems = stems.str.replace(_UNSAFE, "_", regex=True)
     short = stems.map(lambda stem: stem.encode()[:180].decode(errors="ignore"))
-    folded = sources["label"] + "/" + short.str.casefold()
+    folded = (sources["label"] + "/" + short).str.casefold()
     doubtful = folded.duplicated(keep=False) | (short != stems) | (short == "")
     mark = sources["source"].map(lambda source: "-" + hashlib.sha256(source.encode()).hexdigest()[:8])
     return (short + mark.where(doubtful, "")).tolist()

@@ -69,7 +69,7 @@ def load(name_or_file: str, seed: int | None = None) -> Recipe:
     except OSError as error:
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
         raise RecipeError(f"recipe {name_or_file}: {error.strerror}; give a YAML file or one of {known}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{path}: got {type(settings).__name__}, expected settings such as `per_class: 5000`")
@@ -124,7 +124,7 @@ def _pattern(pattern: Any, path: Path) -> str:
         if isinstance(pattern, str) and re.compile(pattern).groups >= 1:
             return pattern
         fault = "expected a regular expression with one (group), such as '(patient\\d+)_'"
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         fault = f"not a regular expression: {error}"
     raise RecipeError(f"{path}: group is {pattern!r}, {fault}")
 
@@ -132,8 +132,8 @@ def _pattern(pattern: Any, path: Path) -> str:
 def _transforms(transforms: Any, path: Path) -> str:
     """Canonical JSON of the transforms: `- Name` and `- Name: {parameter: value}` alike."""
     listed = []
-    for entry in transforms if isinstance(transforms, list) else [transforms]:
-        entry = {entry: {}} if isinstance(entry, str) else entry
+    for given in transforms if isinstance(transforms, list) else [transforms]:
+        entry = {given: {}} if isinstance(given, str) else given
         if not (isinstance(entry, dict) and len(entry) == 1 and all(isinstance(name, str) for name in entry)):
             raise RecipeError(f"{path}: transforms holds {entry!r}, expected entries such as `- Rotate: {{limit: 10}}`")
         ((name, parameters),) = entry.items()

@@ -118,8 +118,8 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     if image.shape[1::-1] == size:
         return image
     shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-    resized: Pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.astype(np.uint8, copy=False)
 
 
 @cache
@@ -151,19 +151,20 @@ def _transform(name: str, parameters: dict[str, Any]) -> "A.BasicTransform":
 
     from augment.affine import KerasAffine
 
-    kind = KerasAffine if name == "KerasAffine" else getattr(A, name, None)
+    kind: Any = KerasAffine if name == "KerasAffine" else getattr(A, name, None)
     if not (isinstance(kind, type) and issubclass(kind, (A.ImageOnlyTransform, A.DualTransform))):
         raise RecipeError(
             f"transform {name!r} is not known; expected KerasAffine or a name from albumentations {A.__version__}"
         )
-    if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(kind.InitSchema.model_fields):
-        raise RecipeError(f"transform {name} reads other files, which a recipe must not reach for; take it out")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # albumentations only warns of a parameter it doesn't know
         try:
-            return kind(**parameters)
+            step: Any = kind(**parameters)
         except Exception as error:  # pydantic's, albumentations' and plain TypeErrors
             raise RecipeError(f"transform {name} does not take {json.dumps(parameters)}: {_one_line(error)}") from None
+    if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(step.InitSchema.model_fields):
+        raise RecipeError(f"transform {name} reads other files, which a recipe must not reach for; take it out")
+    return step
 
 
 def _expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) -> None:
@@ -217,7 +218,7 @@ def _write(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(temporary, 0o644)
+        Path(temporary).chmod(0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

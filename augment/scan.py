@@ -80,8 +80,12 @@ def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], 
             if progress:
                 progress(done, len(found))
     for label in sorted({folder.name for _, folder in classes} - {row[2] for row in rows}):
-        faults = (f" ({entry.source}: {entry.reason})" for entry in sorted(rejected) if label in entry.source.split("/")[:-1])
-        raise ScanError(f"{source}: class {label}: no readable image{next(faults, '')}; add images or move the folder away")
+        faults = (
+            f" ({entry.source}: {entry.reason})" for entry in sorted(rejected) if label in entry.source.split("/")[:-1]
+        )
+        raise ScanError(
+            f"{source}: class {label}: no readable image{next(faults, '')}; add images or move the folder away"
+        )
     sources = pd.DataFrame(rows, columns=["source", "split", "label", "group", "source_sha256"], dtype=object)
     return Scan(sources, sorted(rejected), _notice(source))
 
@@ -89,7 +93,7 @@ def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], 
 def group_of(source: str, pattern: str) -> str:
     """Whom an image shows, by its file name; a name that doesn't match is a group of its own."""
     match = re.match(pattern, source.rpartition("/")[2])
-    return match[1] if match else source
+    return match[1] if match and match[1] else source
 
 
 def digest(path: Path) -> tuple[str, str]:
@@ -124,7 +128,7 @@ def _images(
                 yield _relative(file, source), split, folder.name
 
 
-def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], want_file: bool = False) -> bool:
+def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], *, want_file: bool = False) -> bool:
     reason = ""
     if _UNPRINTABLE.search(entry.name) or not entry.name.isprintable():
         reason = "a name with control characters, a backslash or bytes that are not UTF-8; rename it"

@@ -200,7 +200,7 @@ def _is_json_list(text: str) -> bool:
 
 
 def _clip(value: object) -> str:
-    text = "nothing" if value is None or value != value else repr(value)
+    text = "nothing" if pd.isna(value) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -18,7 +18,7 @@ Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the 
 Pixels = NDArray[np.uint8]
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(ValueError):  # noqa: N818  # a finding about a file more often than an error
     """The bytes are no image that can be used; the message says why."""
 
 
@@ -59,12 +59,13 @@ def decode(data: bytes, cover: tuple[int, int] | None = None, max_pixels: int = 
 def _pixels(image: Image.Image, cover: tuple[int, int] | None, max_pixels: int) -> Pixels:
     if image.width * image.height > max_pixels:
         raise UnreadableImage(f"declares {image.width} x {image.height} pixels, more than the limit of {max_pixels:,}")
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise UnreadableImage(f"holds {image.n_frames} images; save the one to use as a file of its own")  # type: ignore[attr-defined]  # n_frames: set by the formats that can hold several
+    frames = getattr(image, "n_frames", 1)  # set by the formats that can hold several
+    if image.format != "MPO" and frames > 1:
+        raise UnreadableImage(f"holds {frames} images; save the one to use as a file of its own")
     if cover is not None and image.format in ("JPEG", "MPO"):
         # Both orientations must be covered, since EXIF (or XMP in its place) may turn the image after decoding.
         turned = bool({"exif", "xmp"} & image.info.keys()) and image.getexif().get(0x0112) in (5, 6, 7, 8)
-        image.draft(None, cover[::-1] if turned else cover)  # type: ignore[arg-type]  # None keeps the mode, which the stub leaves out
+        image.draft(None, cover[::-1] if turned else cover)
     ImageOps.exif_transpose(image, in_place=True)
     return _gray_or_rgb(image)
 

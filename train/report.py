@@ -77,18 +77,20 @@ def rescaling(dataset: Dataset, source: Path, title: str, path: Path) -> None:
 
 
 def augmentation(dataset: Dataset, title: str, path: Path) -> None:
-    """For each class a source as it is in the set, and some of its variants beside it."""
+    """For each class the sources with the most variants as they are in the set, and their variants beside them."""
     figure = Figure(figsize=(11, 2.6 * len(dataset.classes)), layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(len(dataset.classes), 5, squeeze=False)
     rows = dataset.of("train")
     for axes, label in zip(grid, dataset.classes, strict=True):
         of_label = rows[rows["label"] == label]
-        most = of_label.groupby("source").size().sort_values(ascending=False, kind="stable").index[0]
-        variants = of_label[of_label["source"] == most].head(len(axes))
+        in_all = of_label.groupby("source")["path"].transform("size")
+        variants = of_label.assign(in_all=in_all).sort_values(
+            ["in_all", "source", "variant"], ascending=[False, True, True]
+        )
         for axis in axes:
             axis.axis("off")
-        for axis, row in zip(axes, variants.itertuples(), strict=False):
+        for axis, row in zip(axes, variants.head(len(axes)).itertuples(), strict=False):
             name = "before" if row.variant == 0 else f"after: variant {row.variant}"
             _show(axis, decode((dataset.root / str(row.path)).read_bytes()), f"{label}\n{name}")
     figure.savefig(path, dpi=120)
