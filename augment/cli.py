@@ -1,6 +1,7 @@
 """The command line of `augment`: wires the stages together, prints, and turns errors into one line."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from augment.build import Built
+    from augment.draft import Draft
+    from augment.verify import Fault
 
 # The stages are imported inside the commands: `--help` should answer in a blink.
 
@@ -56,6 +58,13 @@ def main() -> None:
     "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that render.", show_default="one a core"
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Takes the place of the recipe's seed.")
+@click.option(
+    "--on-leak",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="What to do with a patient or an image in two of the source's splits: stop, or leave it out of train.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be built, and write nothing.")
 def build(
     recipe_name: str,
@@ -65,6 +74,7 @@ def build(
     root: Path,
     workers: int,
     seed: int | None,
+    on_leak: str,
     dry_run: bool,
 ) -> None:
     """Build a set: split by patient, balance, augment, write images and manifest.
@@ -76,32 +86,81 @@ def build(
       python -m augment build --recipe augment1 --source data/chest_xray --dry-run
       python -m augment build --recipe augment1 --source data/chest_xray
     """
-    with _one_line_errors():
-        from augment import build as stage
+    with _one_line_errors("Run the same command again to go on from here."):
         from augment import recipe as recipes
-        from augment import scan
+        from augment.build import Place
+        from augment.build import build as build_set
+        from augment.draft import draft
+        from augment.render import Style, pipeline
+        from augment.scan import scan
 
         recipe = recipes.load(recipe_name, seed)
         with _progress("reading", "files") as progress:
-            scanned = scan.scan(source, recipe.group, workers, progress)
+            scanned = scan(source, recipe.group, workers, progress)
+        drop_leaks = on_leak == "drop"
         if dry_run:
-            _print_outcome(stage.dry_run(scanned, recipe))
+            pipeline(Style.of(recipe))
+            _print_draft(draft(scanned, recipe, drop_leaks=drop_leaks))
             click.echo("Dry run: nothing was written.")
             return
-        place = stage.Place(
-            root=root,
-            source=source,
-            images=images or root / "data" / "augmented" / recipe.name,
-            manifest=manifest or root / "manifests" / f"{recipe.name}.csv",
-        )
+        images = images or root / "data" / "augmented" / recipe.name
+        manifest = manifest or root / "manifests" / f"{recipe.name}.csv"
+        place = Place(root, source, images, manifest)
         with _pool(workers) as pool, _progress("rendering", "images") as progress:
-            built = stage.build(scanned, recipe, place, pool, progress)
-    _print_outcome(built)
+            built = build_set(scanned, recipe, place, pool, progress, drop_leaks=drop_leaks)
+    _print_draft(built.draft)
     if built.rendered:
-        click.echo(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {place.images}")
+        click.echo(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {images}")
     else:
-        click.echo(f"Up to date, nothing to render: {place.images}")
-    click.echo(f"Manifest: {place.manifest}")
+        click.echo(f"Up to date, nothing to render: {images}")
+    click.echo(f"Manifest: {manifest}")
+
+
+@main.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="Render what is missing or altered again; move strays aside.")
+@click.option("--source", type=click.Path(path_type=Path), help="The source folder.  [default: the card's]")
+@click.option(
+    "--root",
+    default=".",
+    type=click.Path(path_type=Path),
+    help="What the manifest's paths are relative to.",
+    show_default=True,
+)
+@click.option(
+    "--workers",
+    default=CORES,
+    type=click.IntRange(1, 1024),
+    help="Threads that hash, processes that render.",
+    show_default="one a core",
+)
+def verify(manifest: Path, repair: bool, source: Path | None, root: Path, workers: int) -> None:
+    """Check every image of MANIFEST against its checksum; exit code 1 if anything is missing, altered or stray.
+
+    With --repair, images take their place only if they come out byte for byte as the manifest has them.
+
+    \b
+    Example:
+      python -m augment verify manifests/augment1.csv
+      python -m augment verify manifests/augment1.csv --repair
+    """
+    with _one_line_errors("Run the same command again."):
+        from augment import verify as stage
+
+        with _progress("hashing", "images") as progress:
+            faults = stage.verify(manifest, root, workers, progress)
+        _print_faults(faults)
+        if repair and faults:
+            with _pool(workers) as pool, _progress("repairing", "images") as progress:
+                left = stage.repair(manifest, root, source, faults, pool, progress)
+            click.echo(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
+            faults = left
+            _print_faults(faults)
+    if faults:
+        if not repair:
+            click.echo("Repair it: the same command with --repair")
+        sys.exit(1)
+    click.echo(f"{manifest}: every image is as recorded.")
 
 
 @main.command()
@@ -129,8 +188,9 @@ class _Refused(click.ClickException):
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """What the user can mend is told in one line, with exit code 2."""
+def _one_line_errors(resume: str = "") -> Iterator[None]:
+    """What the user can mend is told in one line, with exit code 2; SIGTERM ends a command as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except (ValueError, FileExistsError) as error:  # every stage's own errors are ValueErrors
@@ -141,7 +201,7 @@ def _one_line_errors() -> Iterator[None]:
             raise  # nobody's message to a user: a bug
         raise _Refused(str(error)) from None
     except KeyboardInterrupt:
-        click.echo("Interrupted. Run the same command again to go on from here.", err=True)
+        click.echo(f"Interrupted. {resume}", err=True)
         sys.exit(130)
 
 
@@ -189,12 +249,18 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _print_outcome(built: "Built") -> None:
+def _print_draft(drafted: "Draft") -> None:
     """The closing table of counts, and what was rejected."""
-    table = built.counts.rename(columns=str.capitalize)
+    table = drafted.counts.rename(columns=str.capitalize)
     click.echo(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
-    if built.rejected:
-        first = built.rejected[0]
+    if rejected := drafted.rejected:
+        first = rejected[0]
         click.echo(
-            f"Rejected {len(built.rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}"
+            f"Rejected {len(rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}"
         )
+
+
+def _print_faults(faults: "list[Fault]") -> None:
+    """A row a file, by name."""
+    for fault in faults:
+        click.echo(f"{fault.kind:>8}  {fault.path}  {fault.detail}".rstrip())

@@ -36,14 +36,15 @@ def is_foreign(folder: Path) -> bool:
     return not folder.is_dir() or any(folder.iterdir())
 
 
-def images_in(folder: Path) -> dict[str, int]:
+def files_in(folder: Path) -> dict[str, int]:
     """The files below SPLIT/CLASS of an image folder: path relative to it -> time of change in ns."""
     found = {}
     for split in contract.SPLITS:
         with contextlib.suppress(FileNotFoundError):
             for label in os.scandir(folder / split):
-                for entry in os.scandir(label.path):
-                    found[f"{split}/{label.name}/{entry.name}"] = entry.stat().st_mtime_ns
+                # A stray file between the class folders (.DS_Store, say) is found too, to be dropped as any other.
+                for entry in os.scandir(label.path) if label.is_dir() else [label]:
+                    found[Path(entry.path).relative_to(folder).as_posix()] = entry.stat().st_mtime_ns
     return found
 
 
@@ -57,6 +58,8 @@ def reopen(images: Path, manifest: Path, prefix: str, style: dict[str, Any]) -> 
     images.parent.mkdir(parents=True, exist_ok=True)
     if images.exists():
         with contextlib.suppress(contract.ContractError):
+            if digest(manifest)[0] != contract.read_card(manifest).get("manifest_sha256"):
+                raise contract.ContractError("not as it was written, so nothing in it is taken on trust")
             rows = contract.read(manifest)
             rows["path"] = rows["path"].str.removeprefix(f"{prefix}/")
             text = rows[list(Written._fields)].to_csv(index=False, lineterminator="\n")
@@ -77,7 +80,7 @@ def reopen(images: Path, manifest: Path, prefix: str, style: dict[str, Any]) -> 
 def close(folder: Path, images: Path, manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:
     """Give a complete set its names: drop what is not in it, then name the folder, then write card and manifest."""
     wanted = set(rows["path"].map(lambda path: "/".join(path.split("/")[-3:])))
-    for path in images_in(folder).keys() - wanted:
+    for path in files_in(folder).keys() - wanted:
         (folder / path).unlink()
     for label in sorted(folder.glob("*/*/")):
         with contextlib.suppress(OSError):

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from augment.recipe import Recipe
 from augment.scan import Rejected
@@ -37,21 +35,25 @@ class Plan(NamedTuple):
     left_out: list[Rejected]
 
 
-def plan(sources: pd.DataFrame, recipe: Recipe) -> Plan:
+def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False) -> Plan:
     """Decide every image of a set.
 
     Args:
         sources: string columns source, split (may be empty), label, group, source_sha256.
         recipe: what the set is to be.
+        drop_leaks: leave out of train (and of val) what shares a patient or an image with test (or val), rather
+            than to refuse it.
 
     Raises:
         PlanError: a target that can't be met, or a patient or an image in two of the source's own splits.
     """
     sources = sources.sort_values("source", ignore_index=True)
+    sources["unit"] = _units(sources)
+    sources["split"] = _own_split(sources, recipe)
+    sources, left_out = _without_leaks(sources, drop_leaks=drop_leaks)
     sources["split"] = _split(sources, recipe)
     sources["first_seed"] = [variant_seed(recipe.seed, sha256, 0) for sha256 in sources["source_sha256"]]
     counts = np.zeros(len(sources), dtype=np.int64)
-    left_out = []
     labels = sorted(sources["label"].unique())
     for (split, label), members in _by_side(sources, labels):
         target = recipe.targets[split]
@@ -71,26 +73,34 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
-def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
-    """The split of each source: the source's own where it holds, the pool's groups shared out otherwise."""
+def _own_split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
+    """The source's own split of each source where the recipe keeps it; empty for the pool that is shared out."""
     own = ("test", "val") if recipe.keep_source_val else ("test",)
     split = sources["split"].where(sources["split"].isin(own), "")
     if recipe.keep_source_val and (split == "val").any():
         split = split.where(sources["split"] != "train", "train")
-    unit = _units(sources)
-    _refuse_leaks(sources, split)
-    has_val = (split == "val").any()
-    pool = sources[split == ""].assign(unit=unit)
-    key = pool.groupby("unit")["group"].min()
-    stratum = pool.groupby("unit")["label"].agg(lambda labels: tuple(sorted(set(labels))))
+    return split
+
+
+def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
+    """The split of each source: its own if it has one; the pool's units are shared out, stratified by class."""
+    split = sources["split"]
+    has_test, has_val = (split == "test").any(), (split == "val").any()
+    pool = sources[split == ""]
+    names = pool.sort_values("group").groupby("unit")["group"].first()
+    labels: dict[int, tuple[str, ...]] = {}
+    for unit, label in pool[["unit", "label"]].drop_duplicates().sort_values("label").itertuples(index=False):
+        labels[unit] = (*labels.get(unit, ()), label)
+    strata: dict[tuple[str, ...], list[int]] = {}
+    for unit in sorted(labels, key=lambda unit: _hash(f"{recipe.seed}:split:{names[unit]}")):
+        strata.setdefault(labels[unit], []).append(unit)
     assigned: dict[int, str] = {}
-    for _, units in sorted(stratum.groupby(stratum).groups.items()):
-        ordered = sorted(units, key=lambda number: _hash(f"{recipe.seed}:split:{key[number]}"))
-        test = 0 if (split == "test").any() else _share(recipe.test, len(ordered))
-        val = 0 if has_val else _share(recipe.val, len(ordered) - test)
-        sides = ["test"] * test + ["val"] * val + ["train"] * (len(ordered) - test - val)
-        assigned.update(zip(ordered, sides, strict=True))
-    return split.where(split != "", unit.map(assigned))
+    for units in strata.values():
+        test = 0 if has_test else _share(recipe.test, len(units))
+        val = 0 if has_val else _share(recipe.val, len(units) - test)
+        sides = ["test"] * test + ["val"] * val + ["train"] * (len(units) - test - val)
+        assigned.update(zip(units, sides, strict=True))
+    return split.where(split != "", sources["unit"].map(assigned))
 
 
 def _share(share: float, of: int) -> int:
@@ -100,18 +110,44 @@ def _share(share: float, of: int) -> int:
     return min(max(round(share * of), 1), of - 1)
 
 
-def _units(sources: pd.DataFrame) -> "pd.Series[int]":
+def _units(sources: pd.DataFrame) -> np.ndarray:
     """Number the sources so that those of one group, or with identical bytes, have the same number."""
-    group = pd.factorize(sources["group"])[0]
-    bytes_ = pd.factorize(sources["source_sha256"])[0]
-    size = len(sources)
-    edges = coo_array((np.ones(size, dtype=bool), (group, bytes_ + size)), shape=(2 * size, 2 * size))
-    return pd.Series(connected_components(edges, directed=False)[1][group], index=sources.index)
+    group, groups = pd.factorize(sources["group"])
+    first: dict[str, int] = {}  # of each image that is there twice, the first group it is in
+    joined = list(range(len(groups)))
+
+    def root(number: int) -> int:
+        while joined[number] != number:
+            number = joined[number]
+        return number
+
+    twice = sources["source_sha256"].duplicated(keep=False)
+    for sha256, number in zip(sources.loc[twice, "source_sha256"], group[twice], strict=True):
+        joined[root(number)] = root(first.setdefault(sha256, int(number)))
+    return np.array([root(number) for number in joined], dtype=np.int64)[group]
 
 
-def _refuse_leaks(sources: pd.DataFrame, split: "pd.Series[str]") -> None:
-    """The source's own splits share no patient and no image with each other or with the pool."""
-    side = split.where(split != "", "train")
+def _without_leaks(sources: pd.DataFrame, *, drop_leaks: bool) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Refuse or leave out what shares a patient or an image with another of the source's own splits."""
+    rank = sources["split"].map({"": 0, "train": 0, "val": 1, "test": 2})
+    leaks = sources[rank < rank.groupby(sources["unit"]).transform("max")]
+    if leaks.empty:
+        return sources, []
+    if not drop_leaks:
+        _refuse_leaks(sources)
+    strict = sources.loc[rank.sort_values(kind="stable").index].drop_duplicates("unit", keep="last").set_index("unit")
+    left_out = [
+        Rejected(
+            leak.source,
+            f"dropped: its patient or image is in {strict.split[leak.unit]} too ({strict.source[leak.unit]})",
+        )
+        for leak in leaks.itertuples()
+    ]
+    return sources.drop(leaks.index).reset_index(drop=True), left_out
+
+
+def _refuse_leaks(sources: pd.DataFrame) -> None:
+    side = sources["split"].replace("", "train")
     for column, what in (("group", "patient"), ("source_sha256", "identical image")):
         first_side = side.groupby(sources[column]).transform("first")
         if (side != first_side).any():
@@ -119,7 +155,8 @@ def _refuse_leaks(sources: pd.DataFrame, split: "pd.Series[str]") -> None:
             other = int((sources[column] == sources[column].iloc[at]).to_numpy().argmax())
             raise PlanError(
                 f"one {what} in two splits: {sources['source'].iloc[other]} is in {side.iloc[other]}, "
-                f"{sources['source'].iloc[at]} in {side.iloc[at]}; take one of them out of the source folder"
+                f"{sources['source'].iloc[at]} in {side.iloc[at]}; take one of them out of the source folder, or let "
+                "--on-leak drop leave it out of train"
             )
 
 

@@ -77,10 +77,15 @@ def load(name_or_file: str, seed: int | None = None) -> Recipe:
         raise RecipeError(f"{path}: the file's name names the set, so it takes letters, digits, '.', '_' and '-' only")
     if seed is not None:
         settings["seed"] = seed
-    return _resolve(path.stem, settings, path)
+    return resolve(path.stem, settings, str(path))
 
 
-def _resolve(name: str, settings: dict[Any, Any], path: Path) -> Recipe:
+def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
+    """Check settings and fill in what they leave out; `path` is what messages call the recipe by.
+
+    Raises:
+        RecipeError: a setting that is unknown or out of range.
+    """
     known = [field.name for field in fields(Recipe) if field.name != "name"]
     for key in settings:
         if key not in known:
@@ -119,7 +124,7 @@ def _resolve(name: str, settings: dict[Any, Any], path: Path) -> Recipe:
     return Recipe(name=name, **checked)
 
 
-def _pattern(pattern: Any, path: Path) -> str:
+def _pattern(pattern: Any, path: str) -> str:
     try:
         if isinstance(pattern, str) and re.compile(pattern).groups >= 1:
             return pattern
@@ -129,7 +134,7 @@ def _pattern(pattern: Any, path: Path) -> str:
     raise RecipeError(f"{path}: group is {pattern!r}, {fault}")
 
 
-def _transforms(transforms: Any, path: Path) -> str:
+def _transforms(transforms: Any, path: str) -> str:
     """Canonical JSON of the transforms: `- Name` and `- Name: {parameter: value}` alike."""
     listed = []
     for given in transforms if isinstance(transforms, list) else [transforms]:

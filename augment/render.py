@@ -73,10 +73,11 @@ class Written(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a job: the images written, or why the source can't be used."""
+    """What came of a job: the images written, or why the source can't be used and whether its bytes are to blame."""
 
     written: list[Written]
-    reason: str
+    reason: str = ""
+    unreadable: bool = False
 
 
 def run(job: Job) -> Outcome:
@@ -90,17 +91,17 @@ def run(job: Job) -> Outcome:
     except OSError as error:
         return Outcome([], f"can't be read: {error.strerror}")
     if hashlib.sha256(data).hexdigest() != job.source_sha256:
-        return Outcome([], "changed while the set was being built; build again")
+        return Outcome([], "its bytes are no longer those that were planned with")
     try:
         rendered = render(data, job.variants, job.style)
     except UnreadableImage as error:
-        return Outcome([], str(error))
+        return Outcome([], str(error), unreadable=True)
     width, height = job.style.size
     written = []
     for variant, (jpeg, transform) in zip(job.variants, rendered, strict=True):
         _write(job.images / variant.path, jpeg)
         written.append(Written(variant.path, variant.seed, transform, width, height, hashlib.sha256(jpeg).hexdigest()))
-    return Outcome(written, "")
+    return Outcome(written)
 
 
 def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple[bytes, str]]:
@@ -213,7 +214,6 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
         with os.fdopen(handle, "wb") as file:

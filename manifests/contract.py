@@ -6,6 +6,7 @@ is the column dictionary.
 """
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -88,13 +89,15 @@ def read_card(manifest: Path) -> dict[str, Any]:
 def write(manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:
     """Validate `rows`, then write card and manifest, each to a temporary file that is then renamed.
 
-    The manifest comes last: where it exists, the card and the images are there.
+    The card gets the manifest's checksum as `manifest_sha256`. The manifest comes last: where it exists, the card
+    and the images are there.
 
     Raises:
         ContractError: the rows break the contract; nothing is written.
         OSError: one of the two can't be written; then neither is there.
     """
     text = validate(rows.astype(str), manifest).to_csv(index=False, lineterminator="\n")
+    card = {**card, "manifest_sha256": hashlib.sha256(text.encode()).hexdigest()}
     write_atomically(card_path(manifest), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     try:
         write_atomically(manifest, text)
@@ -135,7 +138,7 @@ def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:
     for column in ("label", "source", "group"):
         _expect(rows, rows[column] != "", manifest, column, "a value")
     for column in ("path", "source"):
-        inside = rows[column].map(_is_inside).astype(bool)
+        inside = rows[column].map(is_inside).astype(bool)
         _expect(rows, inside, manifest, column, "a relative POSIX path that stays inside its root")
     for column, least in _NUMBERS.items():
         whole = rows[column].str.fullmatch(r"0|[1-9][0-9]{0,18}")
@@ -176,7 +179,8 @@ def _expect(rows: pd.DataFrame, holds: "pd.Series[bool]", manifest: Path, column
     raise ContractError(f"{manifest}, line {first + 2}, column {column}: got {_clip(got)}, expected {expected}")
 
 
-def _is_inside(path: str) -> bool:
+def is_inside(path: str) -> bool:
+    """Whether a path is relative, POSIX and does not lead out of where it starts."""
     parts = PurePosixPath(path).parts
     return (
         bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and not re.match(r"[A-Za-z]:", path)

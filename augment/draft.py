@@ -1,0 +1,107 @@
+"""A set on paper: the plan of what was found, less what turned out unreadable, and what its card will say."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from augment import __version__
+from augment.plan import Plan, PlanError, plan
+from augment.recipe import Recipe
+from augment.render import Style
+from augment.scan import Rejected, Scan
+
+# The packages whose version can change a set's bytes.
+PACKAGES = ("albumentations", "albucore", "numpy", "opencv-python-headless", "pillow", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Evenset's version and those of the packages that a set's bytes depend on."""
+    found = {"evenset": __version__}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+class Draft(NamedTuple):
+    """What a set is to be, as far as is known. Made by `draft`."""
+
+    scanned: Scan
+    recipe: Recipe
+    drop_leaks: bool
+    unreadable: tuple[Rejected, ...]  # sources that could not be decoded
+    planned: Plan
+
+    def without(self, unreadable: Sequence[Rejected]) -> "Draft":
+        """The draft once these, too, have turned out unreadable."""
+        return draft(self.scanned, self.recipe, (*self.unreadable, *unreadable), drop_leaks=self.drop_leaks)
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """All that was found and is not in the set, sorted."""
+        return sorted({*self.scanned.rejected, *self.planned.left_out, *self.unreadable})
+
+    @property
+    def making(self) -> dict[str, Any]:
+        """What decides an image's bytes beside its source, its number and its seed, as JSON values."""
+        return {"style": json.loads(json.dumps(Style.of(self.recipe))), "versions": versions()}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides the set's bytes: equal fingerprints, equal sets."""
+        text = json.dumps(self.making, sort_keys=True) + self.planned.rows.to_csv(index=False, lineterminator="\n")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """The columns split, label, sources and images, in the order of the plan."""
+        by_side = self.planned.rows.groupby(["split", "label"], sort=False)
+        return by_side.agg(sources=("source", "nunique"), images=("path", "size")).reset_index()
+
+    def card(self, source: str, images: str) -> dict[str, Any]:
+        """The card, as manifests/README.md has it, with the folders as given."""
+        counts: dict[str, dict[str, dict[str, int]]] = {}
+        for row in self.counts.itertuples():
+            counts.setdefault(row.split, {})[row.label] = {"sources": row.sources, "images": row.images}
+        return {
+            "name": self.recipe.name,
+            "notice": self.scanned.notice,
+            "source": source,
+            "images": images,
+            "recipe": self.recipe.as_dict(),
+            "on_leak": "drop" if self.drop_leaks else "error",
+            "counts": counts,
+            "versions": versions(),
+            "fingerprint": self.fingerprint,
+            "rejected": [entry._asdict() for entry in self.rejected],
+        }
+
+
+def draft(scanned: Scan, recipe: Recipe, unreadable: Sequence[Rejected] = (), *, drop_leaks: bool = False) -> Draft:
+    """Plan a set without the sources that are known to be unreadable.
+
+    Raises:
+        PlanError: as `plan` has it, or a class none of whose files is readable.
+    """
+    sources = scanned.sources[~scanned.sources["source"].isin([entry.source for entry in unreadable])]
+    for label in sorted(set(scanned.sources["label"]) - set(sources["label"])):
+        of_label = set(scanned.sources.loc[scanned.sources["label"] == label, "source"])
+        first = next(entry for entry in unreadable if entry.source in of_label)
+        raise PlanError(
+            f"class {label}: no readable image ({first.source}: {first.reason}); mend them or move the folder away"
+        )
+    return Draft(scanned, recipe, drop_leaks, tuple(unreadable), plan(sources, recipe, drop_leaks=drop_leaks))
+
+
+def known_unreadable(scanned: Scan, card: dict[str, Any]) -> list[Rejected]:
+    """The sources that the build behind `card` could not decode and that are still the same."""
+    if card.get("versions") != versions():
+        return []
+    now = dict(zip(scanned.sources["source"], scanned.sources["source_sha256"], strict=True))
+    told = [Rejected(**entry) for entry in card.get("rejected", [])]
+    return [entry for entry in told if entry.source_sha256 and now.get(entry.source) == entry.source_sha256]

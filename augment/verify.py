@@ -1,0 +1,172 @@
+"""A set against its manifest: what is missing, altered or stray, and its repair from the sources."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from augment.build import Place, build
+from augment.dispatch import outcomes
+from augment.draft import draft, known_unreadable, versions
+from augment.journal import files_in
+from augment.lock import held
+from augment.recipe import Recipe, RecipeError, resolve
+from augment.render import Style
+from augment.scan import digest, digest_all, scan
+from manifests import contract
+
+Progress = Callable[[int, int], None]
+
+
+class VerifyError(ValueError):
+    """A set can't be verified or repaired; the message names what stands in the way and the fix."""
+
+
+class Fault(NamedTuple):
+    """A file that is not as the manifest has it. `kind` is missing, altered or stray."""
+
+    kind: str
+    path: str  # relative to the root
+    detail: str
+
+
+def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list[Fault]:
+    """Hash every image of a set and list what is not as the manifest has it, sorted.
+
+    A manifest that is no longer what the build wrote is a fault itself; where it can't be read at all, it is the
+    only one that can be told.
+
+    Raises:
+        ContractError: there is no card that says what should be there.
+    """
+    card = contract.read_card(manifest)
+    if not manifest.exists():
+        return [Fault("missing", manifest.as_posix(), "the manifest")]
+    try:
+        rows = contract.read(manifest)
+    except contract.ContractError as error:
+        return [Fault("altered", manifest.as_posix(), f"the manifest: {error}")]
+    faults = []
+    if digest(manifest)[0] != card.get("manifest_sha256"):
+        faults.append(Fault("altered", manifest.as_posix(), "the manifest is not as the build wrote it"))
+    found = digest_all([f"{root}/{path}" for path in rows["path"]], workers, progress)
+    for path, expected, (sha256, fault) in zip(rows["path"], rows["sha256"], found, strict=True):
+        if sha256 != expected:
+            missing = not os.path.lexists(f"{root}/{path}")
+            detail = "" if missing else fault or f"SHA-256 is {sha256[:12]}..., not {expected[:12]}..."
+            faults.append(Fault("missing" if missing else "altered", path, detail))
+    images = _images(card, manifest)
+    strays = {f"{images}/{path}" for path in files_in(root / images)} - set(rows["path"])
+    return sorted([*faults, *(Fault("stray", path, "not in the manifest") for path in strays)])
+
+
+def repair(
+    manifest: Path, root: Path, source: Path | None, faults: list[Fault], executor: Executor, progress: Progress
+) -> list[Fault]:
+    """Mend what `verify` found, and give back what could not be mended, each with the reason.
+
+    Missing and altered images are rendered again from the sources and take their place only if their bytes are
+    the manifest's; strays are moved to `.NAME.stray` beside the image folder. A damaged manifest is made again by
+    building the set from its card.
+
+    Raises:
+        VerifyError: the source folder is gone, or the set can't be built again as it was.
+        LockError: another process is at work on the set.
+    """
+    card = contract.read_card(manifest)
+    source = source or root / str(card.get("source", ""))
+    if not source.is_dir():
+        raise VerifyError(f"{source}: the set's source folder is not there; give --source")
+    images = root / _images(card, manifest)
+    if any(fault.path == manifest.as_posix() for fault in faults):
+        _rebuild(manifest, card, Place(root, source, images, manifest), executor, progress)
+        return []
+    with held(images, manifest):
+        for fault in faults:
+            if fault.kind == "stray":
+                _set_aside(root / fault.path, images)
+        rows = contract.read(manifest)
+        wanted = rows[rows["path"].isin({fault.path for fault in faults})]
+        left = sorted(_rendered_again(wanted, root, source, images, card, executor, progress))
+        manifest.touch()  # `build` takes images that are younger than the manifest for touched
+        return left
+
+
+def _rendered_again(
+    rows: pd.DataFrame,
+    root: Path,
+    source: Path,
+    images: Path,
+    card: dict[str, Any],
+    executor: Executor,
+    progress: Progress,
+) -> Iterator[Fault]:
+    """Render rows of a manifest, put those in place that come out as recorded, and yield the others."""
+    scratch = images.with_name(f".{images.name}.repair")
+    expected = dict(zip(rows["path"], rows["sha256"], strict=True))
+    done = 0
+    try:
+        for job, outcome in outcomes(rows, Style.of(_recipe(card)), source, scratch, executor):
+            for variant in job.variants if outcome.reason else ():
+                yield Fault("altered", variant.path, f"{job.source}: {outcome.reason}")
+            for image in outcome.written:
+                if image.sha256 == expected[image.path]:
+                    (root / image.path).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(scratch / image.path, root / image.path)
+                else:
+                    yield Fault("altered", image.path, f"comes out otherwise: {_version_change(card)}")
+            done += len(job.variants)
+            progress(done, len(rows))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _rebuild(manifest: Path, card: dict[str, Any], place: Place, executor: Executor, progress: Progress) -> None:
+    """Build a set again from its card, if that gives just the same set."""
+    recipe = _recipe(card)
+    drop_leaks = card.get("on_leak") == "drop"
+    scanned = scan(place.source, recipe.group, os.cpu_count() or 1)
+    drafted = draft(scanned, recipe, known_unreadable(scanned, card), drop_leaks=drop_leaks)
+    if drafted.fingerprint != card.get("fingerprint"):
+        changed = "the sources have changed" if card.get("versions") == versions() else _version_change(card)
+        raise VerifyError(f"{manifest}: can't be made again as it was: {changed}; build the set anew instead")
+    build(scanned, recipe, place, executor, progress, drop_leaks=drop_leaks)
+
+
+def _version_change(card: dict[str, Any]) -> str:
+    """Which package versions differ from the card's, in words."""
+    then, now = card.get("versions", {}), versions()
+    changed = [
+        f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]
+    return "; ".join(changed) or "the package versions are the same, so another processor or build of one of them"
+
+
+def _recipe(card: dict[str, Any]) -> Recipe:
+    try:
+        settings = dict(card["recipe"])
+        return resolve(str(settings.pop("name")), settings, "the card's recipe")
+    except (KeyError, TypeError, RecipeError) as error:
+        raise VerifyError(f"the card's recipe can't be used: {error}") from None
+
+
+def _images(card: dict[str, Any], manifest: Path) -> str:
+    images = card.get("images")
+    if not isinstance(images, str) or not contract.is_inside(images):
+        raise VerifyError(f"{contract.card_path(manifest)}: images is {images!r}, expected a folder inside the root")
+    return images
+
+
+def _set_aside(stray: Path, images: Path) -> None:
+    """Move a file that is not of the set out of its folders; nothing is deleted."""
+    aside = images.with_name(f".{images.name}.stray") / stray.relative_to(images)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}.again")
+    os.replace(stray, aside)
