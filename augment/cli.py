@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -164,6 +164,62 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
 
 
 @main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--group", help="Who an image shows: a regular expression on file names.  [default: Kermany's naming]")
+@click.option(
+    "--distance",
+    default=2,
+    type=click.IntRange(0, 32),
+    show_default=True,
+    help="Bits of 256 by which the perceptual hashes of near-identical images differ.",
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(1), help="An image that declares more is not decoded.  [default: 178,956,970]"
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write all findings, with every name, to this file."
+)
+@click.option(
+    "--strict", is_flag=True, help="Exit code 1 if a file is unreadable, or a patient or an image is in two splits."
+)
+@click.option(
+    "--workers", default=CORES, type=click.IntRange(1, 1024), help="Threads that decode.", show_default="one a core"
+)
+def audit(
+    source: Path,
+    group: str | None,
+    distance: int,
+    max_pixels: int | None,
+    json_file: Path | None,
+    strict: bool,
+    workers: int,
+) -> None:
+    """Look at SOURCE before building: counts, formats, unreadable files, leaks between splits, look-alikes.
+
+    \b
+    Example:
+      python -m augment audit data/chest_xray
+      python -m augment audit data/chest_xray --group 'person(\\d+)'  # by number alone
+    """
+    with _one_line_errors():
+        import json
+
+        from augment import audit as stage
+        from augment.recipe import KERMANY, resolve
+        from manifests.contract import write_atomically
+        from manifests.pixels import MAX_PIXELS
+
+        pattern = resolve("audit", {"group": group or KERMANY}, "--group").group
+        with _progress("looking", "images") as progress:
+            found = stage.audit(source, pattern, distance, max_pixels or MAX_PIXELS, workers, progress)
+        if json_file:
+            write_atomically(json_file, json.dumps(found.report, indent=2, ensure_ascii=False) + "\n")
+    _print_audit(found.report)
+    if strict and (found.leaks or found.report["unreadable"]):
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="What the phantoms are drawn from.", show_default=True
@@ -264,3 +320,29 @@ def _print_faults(faults: "list[Fault]") -> None:
     """A row a file, by name."""
     for fault in faults:
         click.echo(f"{fault.kind:>8}  {fault.path}  {fault.detail}".rstrip())
+
+
+def _print_audit(report: dict[str, Any]) -> None:
+    """The findings, of long lists the first few."""
+    click.echo(f"{report['images']:,} images of {report['groups']:,} patients (groups) in {report['source']}")
+    for split, counts in report["counts"].items():
+        click.echo(f"  {split:<6} " + ", ".join(f"{label} {count:,}" for label, count in counts.items()))
+    click.echo("  formats: " + ", ".join(f"{name}: {count:,}" for name, count in report["formats"].items()))
+    for side in ("width", "height"):
+        if report[side]:
+            click.echo("  {}: {least:,} to {most:,}, median {median:,}".format(side, **report[side]))
+    _print_first("unreadable or no image", [f"{e['source']}: {e['reason']}" for e in report["unreadable"]])
+    groups = [f"{e['group']}: {', '.join(e['images'])}" for e in report["groups_in_several_splits"]]
+    _print_first("patients in several splits", groups)
+    for kind in ("byte_identical", "pixel_identical", "near_identical"):
+        across_first = sorted(report[kind], key=lambda found: found["where"])
+        told = [f"{' = '.join(found['files'])} ({found['where']})" for found in across_first]
+        _print_first(f"groups of {kind.replace('_', '-')} images", told)
+
+
+def _print_first(title: str, lines: list[str], most: int = 8) -> None:
+    click.echo(f"{len(lines):,} {title}" + (":" if lines else ""))
+    for line in lines[:most]:
+        click.echo(f"  {line}")
+    if len(lines) > most:
+        click.echo(f"  ... and {len(lines) - most:,} more; --json has them all")

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from manifests.pixels import MAX_PIXELS
+
 RECIPES = Path(__file__).parent / "recipes"
 # Kermany's naming: kind and number together make the patient.
 KERMANY = r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)"
@@ -35,6 +37,7 @@ class Recipe:
     keep_source_val: bool = False  # use the source's own val folder, rather than pooling it with train
     size: tuple[int, int] = (224, 224)  # width, height
     quality: int = 95  # of the written JPEGs
+    max_pixels: int = MAX_PIXELS  # a source that declares more is rejected before it is decoded
     seed: int = 0
     group: str = KERMANY  # matched at the start of a file name; its first group is whom the image shows
 
@@ -113,6 +116,8 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         if len(sides) != 2:
             raise RecipeError(f"{path}: size is {checked['size']!r}, expected 224 or [width, height]")
         checked["size"] = (whole("size", sides[0], 1, 10_000), whole("size", sides[1], 1, 10_000))
+    if "max_pixels" in checked:
+        checked["max_pixels"] = whole("max_pixels", checked["max_pixels"], 1, 10**12)
     if "quality" in checked:
         checked["quality"] = whole("quality", checked["quality"], 1, 100)
     if "seed" in checked:

@@ -36,11 +36,12 @@ class Style(NamedTuple):
     size: tuple[int, int]  # width, height
     quality: int
     transforms: str  # JSON, as in Recipe
+    max_pixels: int
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Style":
         """What a recipe says of every image alike."""
-        return cls(recipe.size, recipe.quality, recipe.transforms)
+        return cls(recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels)
 
 
 class Variant(NamedTuple):
@@ -110,7 +111,7 @@ def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple
     Raises:
         UnreadableImage: the source can't be decoded.
     """
-    image = resize(decode(data, cover=style.size), style.size)
+    image = resize(decode(data, style.size, style.max_pixels), style.size)
     return [_render_one(image, variant, style) for variant in variants]
 
 

@@ -20,6 +20,7 @@ from manifests.contract import SPLITS
 # The notice that a source folder carries (licence, citation, "synthetic"): the card hands it on.
 NOTICE = "NOTICE"
 _CHUNK = 64  # files a thread hashes at a time
+_NOTHING = hashlib.sha256().hexdigest()
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -73,8 +74,8 @@ def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], 
     rows = []
     digests = digest_all([f"{source}/{name}" for name, _, _ in found], workers, progress)
     for (name, split, label), (sha256, error) in zip(found, digests, strict=True):
-        if error:
-            rejected.append(Rejected(name, error))
+        if error or sha256 == _NOTHING:
+            rejected.append(Rejected(name, error or "empty file (0 bytes)"))  # else any two would be identical images
         else:
             rows.append((name, split, label, group_of(name, group), sha256))
     for label in sorted({folder.name for _, folder in classes} - {row[2] for row in rows}):
@@ -181,7 +182,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _relative(entry: os.DirEntry[str], source: Path) -> str:
     """The path that a file is told by; what can't be printed, and is in no source's name, is escaped."""
-    path = entry.path[len(str(source)) + 1 :].replace(os.sep, "/")
+    path = entry.path.removeprefix(f"{source}{os.sep}").replace(os.sep, "/")  # a source of "." may be no prefix
     return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 

@@ -6,6 +6,9 @@ start programs (EPS starts Ghostscript), and the files come from anywhere.
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,27 @@ Pixels = NDArray[np.uint8]
 
 class UnreadableImage(ValueError):  # noqa: N818  # a finding about a file more often than an error
     """The bytes are no image that can be used; the message says why."""
+
+
+class Header(NamedTuple):
+    """What an image file declares. `mode` is Pillow's (L, RGB, I;16, ...), `bits` those of a sample."""
+
+    format: str
+    mode: str
+    bits: int
+    width: int
+    height: int
+
+
+def header(data: bytes) -> Header:
+    """Read what an image file declares, without decoding it.
+
+    Raises:
+        UnreadableImage: the bytes begin as no image of a known format does.
+    """
+    with _opened(data) as image:
+        bits = {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}.get(image.mode, 8)
+        return Header(str(image.format), image.mode, bits, image.width, image.height)
 
 
 def decode(data: bytes, cover: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -41,13 +65,20 @@ def decode(data: bytes, cover: tuple[int, int] | None = None, max_pixels: int = 
         UnreadableImage: the bytes can't be decoded, or have no defined black and white (float samples),
             or hold several images.
     """
+    with _opened(data) as image:
+        return _pixels(image, cover, max_pixels)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Open an image file and make whatever goes wrong with it an UnreadableImage."""
     if not data:
         raise UnreadableImage("empty file (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _pixels(image, cover, max_pixels)
+                yield image
     except UnreadableImage:
         raise
     except UnidentifiedImageError:

@@ -1,0 +1,164 @@
+"""What a data manager wants to know of a source folder before building: faults, leaks and look-alikes."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import imagehash
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from augment.scan import Rejected, scan
+from manifests.pixels import UnreadableImage, decode, header
+
+_SIDE = 16  # of the perceptual hash: 256 bits, since at the usual 64 X-rays of different patients are alike
+_WORDS = _SIDE * _SIDE // 64
+
+
+class Audit(NamedTuple):
+    """What was found. `report` holds JSON values only; `leaks` says how many of the findings cross splits."""
+
+    report: dict[str, Any]
+    leaks: int
+
+
+class _Look(NamedTuple):
+    """One image: what it declares, the SHA-256 of its pixels and its perceptual hash, 256 bits as bytes."""
+
+    format: str
+    mode: str
+    bits: int
+    width: int
+    height: int
+    pixels: str
+    phash: bytes
+
+
+def audit(
+    source: Path, group: str, distance: int, max_pixels: int, workers: int, progress: Callable[[int, int], None]
+) -> Audit:
+    """Look at every image of a source folder.
+
+    Args:
+        source: as `scan` takes it.
+        group: as `scan` takes it.
+        distance: images are near-identical if their perceptual hashes (DCT of 256 bits, Zauner 2010, as imagehash
+            has it) differ in no more bits than this. Of Kermany's X-rays, copies that were reduced, recompressed
+            or brightened differ in up to 12, the most alike of different patients in 36.
+        max_pixels: an image that declares more is told as unreadable.
+        workers: threads that decode.
+        progress: called with (images done, images in all).
+
+    Raises:
+        ScanError: as `scan` has it.
+    """
+    scanned = scan(source, group, workers)
+    images = scanned.sources
+    looks, unreadable = _look_at_all(source, images, max_pixels, workers, progress)
+    seen = images[images["source"].isin(looks)].reset_index(drop=True)
+    told = [looks[name] for name in seen["source"]]
+    seen["pixels"] = [look.pixels for look in told]
+    near = _near_identical(seen, b"".join(look.phash for look in told), distance)
+    split_groups = _split_groups(images)
+    same_bytes, same_pixels = _same(images, "source_sha256"), _same(seen, "pixels")
+    report = {
+        "source": source.as_posix(),
+        "images": len(images),
+        "counts": _nested_counts(images),
+        "formats": dict(sorted(Counter(f"{look.format} {look.mode} {look.bits} bits" for look in told).items())),
+        "width": _spread(look.width for look in told),
+        "height": _spread(look.height for look in told),
+        "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
+        "groups": images["group"].nunique(),
+        "groups_in_several_splits": split_groups,
+        "byte_identical": same_bytes,
+        "pixel_identical": [found for found in same_pixels if found["files"] not in [s["files"] for s in same_bytes]],
+        "near_identical": near,
+    }
+    alike = [*same_bytes, *report["pixel_identical"], *near]
+    return Audit(report, len(split_groups) + sum("across splits" in found["where"] for found in alike))
+
+
+def _look_at_all(
+    source: Path, images: pd.DataFrame, max_pixels: int, workers: int, progress: Callable[[int, int], None]
+) -> tuple[dict[str, _Look], list[Rejected]]:
+    looks, unreadable = {}, []
+    with ThreadPoolExecutor(workers) as pool:
+        found = pool.map(lambda name: _look(source / name, max_pixels), images["source"])
+        for done, (name, look) in enumerate(zip(images["source"], found, strict=True), 1):
+            if isinstance(look, _Look):
+                looks[name] = look
+            else:
+                unreadable.append(Rejected(name, look))
+            progress(done, len(images))
+    return looks, unreadable
+
+
+def _look(path: Path, max_pixels: int) -> _Look | str:
+    """Look at one image, or say why that can't be done."""
+    try:
+        data = path.read_bytes()
+        declared = header(data)
+        pixels = decode(data, max_pixels=max_pixels)
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    except UnreadableImage as error:
+        return str(error)
+    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    bits = imagehash.phash(Image.fromarray(pixels), hash_size=_SIDE).hash
+    return _Look(*declared, digest, np.packbits(bits).tobytes())
+
+
+def _same(images: pd.DataFrame, column: str) -> list[dict[str, Any]]:
+    """Groups of files that have the same value in a column."""
+    twice = images[images[column].duplicated(keep=False)]
+    return sorted((_told(alike) for _, alike in twice.groupby(column)), key=lambda found: found["files"])
+
+
+def _near_identical(images: pd.DataFrame, phashes: bytes, distance: int) -> list[dict[str, Any]]:
+    """Pairs of files that look alike and are not pixel-identical. Compares all pairs, a block of rows at a time."""
+    pixels = pd.factorize(images["pixels"])[0]
+    hashes = np.frombuffer(phashes, np.uint64).reshape(-1, _WORDS)
+    pairs = []
+    for start in range(0, len(hashes), 256):
+        differ = hashes[start : start + 256, None] ^ hashes[None, start:]
+        bits = np.bitwise_count(differ).sum(axis=-1, dtype=np.uint16)
+        for row, column in np.argwhere(bits <= distance):
+            if column > row and pixels[start + row] != pixels[start + column]:
+                pair = images.iloc[[start + row, start + column]]
+                pairs.append({**_told(pair), "distance": int(bits[row, column])})
+    return pairs
+
+
+def _told(alike: pd.DataFrame) -> dict[str, Any]:
+    """Which files are alike and whether that crosses splits or classes."""
+    across = [
+        f"across {what}" for what, column in (("splits", "split"), ("classes", "label")) if len(set(alike[column])) > 1
+    ]
+    return {"files": alike["source"].tolist(), "where": " and ".join(across) or "within a split and class"}
+
+
+def _split_groups(images: pd.DataFrame) -> list[dict[str, Any]]:
+    """The groups that are in several of the source's own splits, with how many images in each."""
+    splits = images.groupby("group")["split"].nunique()
+    across = images[images["group"].isin(splits.index[splits > 1])]
+    return [
+        {"group": group, "images": {split: int(count) for split, count in sorted(Counter(of_group["split"]).items())}}
+        for group, of_group in across.groupby("group")
+    ]
+
+
+def _nested_counts(images: pd.DataFrame) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for (split, label), count in images.groupby(["split", "label"]).size().items():
+        counts.setdefault(split or "all", {})[label] = int(count)
+    return counts
+
+
+def _spread(sizes: Iterable[int]) -> dict[str, int]:
+    listed = sorted(sizes)
+    return {"least": listed[0], "median": listed[len(listed) // 2], "most": listed[-1]} if listed else {}
