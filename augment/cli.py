@@ -168,8 +168,8 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
 @click.option("--group", help="Who an image shows: a regular expression on file names.  [default: Kermany's naming]")
 @click.option(
     "--distance",
-    default=2,
-    type=click.IntRange(0, 32),
+    default=20,
+    type=click.IntRange(0, 128),
     show_default=True,
     help="Bits of 256 by which the perceptual hashes of near-identical images differ.",
 )

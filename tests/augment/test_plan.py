@@ -147,6 +147,29 @@ def test_no_patient_and_no_identical_image_is_in_two_splits(
         assert rows is None
 
 
+@given(entangled(), st.booleans(), SEEDS)
+@settings(max_examples=120, deadline=None)
+def test_leaks_can_be_dropped_from_the_train_side(sources: pd.DataFrame, keep_source_val: bool, seed: int) -> None:
+    """With drop_leaks nothing is refused for a leak: test keeps its images, and what is dropped is told with its twin."""
+    wanted = recipe(keep_source_val=keep_source_val, seed=seed)
+    try:
+        planned = plan(sources, wanted, drop_leaks=True)
+    except PlanError as error:
+        assert "in two splits" not in str(error)  # noqa: PT017  # a class may be left without any image
+        return
+    for column in ("group", "source_sha256"):
+        assert planned.rows.groupby(column)["split"].nunique().max() == 1
+    test = sources.loc[sources["split"] == "test", "source"]
+    assert set(test) <= set(planned.rows["source"])
+    dropped = {entry.source: entry.reason for entry in planned.left_out}
+    assert sorted([*dropped, *planned.rows["source"].unique()]) == sources["source"].tolist()
+    for source, reason in dropped.items():
+        twin = re.fullmatch(r"dropped: its patient or image is in (test|val) too \((.+)\)", reason)
+        assert twin
+        assert source not in twin[2]
+        assert (sources["source"] == twin[2]).any()
+
+
 @given(folders(own_test=True), st.sampled_from([None, 10, 60]), SEEDS)
 @PROPERTY
 def test_test_images_are_all_there_and_never_augmented(sources: pd.DataFrame, per_class: int | None, seed: int) -> None:

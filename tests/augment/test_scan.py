@@ -187,6 +187,17 @@ def test_a_link_to_the_source_folder_is_the_source_folder(kermany: Path, tmp_pat
     assert look(tmp_path / "link").sources.equals(look(kermany).sources)
 
 
+@pytest.mark.parametrize("told", [".", "./", "../source", "source/../"])
+def test_a_relative_source_is_the_same_source(kermany: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    """However the path to the source folder is spelt, its files have the same names."""
+    (kermany / "train" / "NORMAL" / ".hidden").touch()
+    expected = look(kermany)
+    monkeypatch.chdir(kermany.parent if told.startswith("source") else kermany)
+    scanned = look(Path(f"{told}source" if told.startswith("source") else told))
+    assert scanned.sources.equals(expected.sources)
+    assert scanned.rejected == expected.rejected
+
+
 def test_a_file_that_may_not_be_read_is_rejected(kermany: Path) -> None:
     """An image without read permission is rejected with the system's reason; the rest is read."""
     locked = kermany / "train" / "NORMAL" / "IM-0001-0001.jpeg"
@@ -206,6 +217,14 @@ def _unprivileged() -> list[str]:
     if not shutil.which("setpriv"):
         pytest.skip("root reads every file, and there is no setpriv to give that up")
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+
+def test_empty_files_are_rejected_at_once(kermany: Path) -> None:
+    """Files of 0 bytes are all alike; they are rejected before they could pass for one image in two splits."""
+    empty = ["test/PNEUMONIA/empty.jpeg", "train/NORMAL/empty.jpeg", "train/NORMAL/empty.png"]
+    for name in empty:
+        (kermany / name).touch()
+    assert reasons(look(kermany)) == dict.fromkeys(empty, "empty file (0 bytes)")
 
 
 def test_a_file_that_is_gone_has_no_digest(tmp_path: Path) -> None:
