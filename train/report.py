@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,9 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from manifests.pixels import Pixels, UnreadableImage, decode
-from train.dataset import Dataset
+
+if TYPE_CHECKING:
+    from train.dataset import Dataset  # which takes TensorFlow with it; `compare` needs none
 
 # Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
 STUDY = {"original": (71.31, 73.56), "augment1": (86.38, 86.70), "augment2": (84.78, 86.54)}
@@ -23,7 +25,7 @@ class ReportError(ValueError):
     """Runs that can't be reported on; the message names the run and the fix."""
 
 
-def figures(dataset: Dataset, root: Path, history: pd.DataFrame, folder: Path) -> None:
+def figures(dataset: "Dataset", root: Path, history: pd.DataFrame, folder: Path) -> None:
     """Draw the study's three figures into `folder`: curves.png, rescaling.png and augmentation.png.
 
     rescaling.png is left out where the source folder that the card names isn't there.
@@ -52,7 +54,7 @@ def curves(history: pd.DataFrame, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def rescaling(dataset: Dataset, source: Path, title: str, path: Path) -> None:
+def rescaling(dataset: "Dataset", source: Path, title: str, path: Path) -> None:
     """An original beside itself rescaled to the set's size, half and double of it, and how much each loses.
 
     The loss is measured where the original is: reduced (area averages), brought back to its size (bicubic) and
@@ -76,7 +78,7 @@ def rescaling(dataset: Dataset, source: Path, title: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def augmentation(dataset: Dataset, title: str, path: Path) -> None:
+def augmentation(dataset: "Dataset", title: str, path: Path) -> None:
     """For each class the sources with the most variants as they are in the set, and their variants beside them."""
     figure = Figure(figsize=(11, 2.6 * len(dataset.classes)), layout="constrained")
     figure.suptitle(title)
@@ -154,7 +156,7 @@ def _three(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _originals(dataset: Dataset, source: Path) -> list[Pixels]:
+def _originals(dataset: "Dataset", source: Path) -> list[Pixels]:
     """Some test sources as gray images, spread evenly over the set, that can still be read."""
     names = dataset.rows.loc[dataset.rows["variant"] == 0, "source"].sort_values().tolist()
     found = []
