@@ -18,7 +18,8 @@ FIT = $(PY) -m train fit --weights "$(WEIGHTS)" $(if $(SEED),--seed $(SEED)) \
 	$(if $(EPOCHS),--epochs $(EPOCHS) --fine-tune-epochs $(EPOCHS))
 
 .DEFAULT_GOAL := help
-.PHONY: help augment train study test quick lint format lock clean
+XRAYS ?= ../shared/data/chest_xray_full/train
+.PHONY: help augment train study test quick bench lint format lock clean
 
 help:  ## Say what there is
 	@echo "make TARGET [SOURCE=folder] [RECIPE=name or file] [SEED=n] [WORKERS=n] [WEIGHTS=imagenet, random or file] [EPOCHS=n]"
@@ -44,6 +45,11 @@ test: lint  ## Lint, check formats and types, and run all tests
 quick: $(VENV)/ready-dev  ## Run the tests that take seconds
 	@$(PY) -m pytest -m "not slow"
 
+bench: $(VENV)/ready-dev  ## Measure the builder beside others; XRAYS=folder of class folders of full-size images
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@$(PY) benchmarks/planning.py
+	@$(PY) benchmarks/build.py "$(XRAYS)"
+
 lint: $(VENV)/ready-dev
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
@@ -66,9 +72,9 @@ data/sample: | $(VENV)/ready
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Evenset needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the packages of requirements.txt into $(VENV), once" && $(PY) -m pip install --quiet --require-hashes -r requirements.txt
+	@echo "Installing the packages of requirements.txt into $(VENV), once" && $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
-	@echo "Installing the packages of requirements-dev.txt into $(VENV), once" && $(PY) -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@echo "Installing the packages of requirements-dev.txt into $(VENV), once" && $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@

@@ -1,8 +1,9 @@
 """A draft + what is on disk -> the finished set: renders what is missing, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from augment.dispatch import outcomes
 from augment.draft import Draft, draft, known_unreadable
-from augment.journal import Journal, close, files_in, is_foreign, partial, reopen
+from augment.journal import JOURNAL, Journal, close, files_in, is_foreign, partial, reopen
 from augment.lock import held
 from augment.recipe import Recipe
 from augment.render import Style, pipeline
@@ -59,6 +60,8 @@ class Place(NamedTuple):
         for written, option in ((images, "--images"), (self.manifest.resolve(), "--manifest")):
             if written.is_relative_to(source) or source.is_relative_to(written):
                 raise BuildError(f"{option} {written} and the source {source} overlap; the source is never written to")
+        if self.manifest.exists() and not contract.is_manifest(self.manifest):
+            raise BuildError(f"{self.manifest} exists and is no manifest of Evenset's; give another --manifest")
         for folder in (self.images, partial(self.images)):
             if is_foreign(folder):
                 raise BuildError(
@@ -92,17 +95,29 @@ def build(
             unreadable = []
         drafted = draft(scanned, recipe, unreadable, drop_leaks=drop_leaks)
         if _is_up_to_date(place, drafted):
+            (place.images / JOURNAL).unlink(missing_ok=True)  # killed at the very end, a build leaves it
             return Built(drafted, 0, len(drafted.planned.rows))
         pipeline(Style.of(recipe))  # a recipe that can't work is told before anything is touched
-        try:
+        with told_in_one_line(place.images):
             return _make(drafted, place, executor, progress)
-        except BrokenProcessPool:
-            raise BuildError(
-                "a worker died (out of memory?); run the same command again to go on, with fewer --workers"
-            ) from None
-        except OSError as error:
-            fault = f"{error.filename or place.images}: {error.strerror or error}"
-            raise BuildError(f"{fault}; mend that, then run the same command again to go on") from None
+
+
+@contextmanager
+def told_in_one_line(images: Path) -> Iterator[None]:
+    """Around the rendering of the set at `images`: what stops it from outside is told with the fix.
+
+    Raises:
+        BuildError: an image can't be written, or a worker died.
+    """
+    try:
+        yield
+    except BrokenProcessPool:
+        raise BuildError(
+            "a worker died (out of memory?); run the same command again to go on, with fewer --workers"
+        ) from None
+    except OSError as error:
+        fault = f"{error.filename or images}: {error.strerror or error}"
+        raise BuildError(f"{fault}; mend that, then run the same command again to go on") from None
 
 
 def _is_up_to_date(place: Place, drafted: Draft) -> bool:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,19 +246,59 @@ class _Refused(click.ClickException):
 @contextmanager
 def _one_line_errors(resume: str = "") -> Iterator[None]:
     """What the user can mend is told in one line, with exit code 2; SIGTERM ends a command as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         yield
-    except (ValueError, FileExistsError) as error:  # every stage's own errors are ValueErrors
-        if (
-            type(error).__module__.partition(".")[0] not in ("augment", "manifests", "builtins")
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted:  # whatever became of it on its way: pydantic, being imported, makes a SchemaError of it
+            click.echo(f"Interrupted. {resume}", err=True)
+            sys.exit(130)
+        if isinstance(error, OSError) and error.filename is not None:
+            raise _Refused(f"{error.filename}: {error.strerror}; mend that, then run the same command again") from None
+        if (  # every stage's own errors are ValueErrors
+            not isinstance(error, (ValueError, FileExistsError))
+            or type(error).__module__.partition(".")[0] not in ("augment", "manifests", "builtins")
             or type(error) is ValueError
         ):
             raise  # nobody's message to a user: a bug
         raise _Refused(str(error)) from None
-    except KeyboardInterrupt:
-        click.echo(f"Interrupted. {resume}", err=True)
-        sys.exit(130)
+
+
+class _Pool(ProcessPoolExecutor):
+    """Processes that Ctrl-C, which reaches every process of the terminal, ends at once and without a traceback."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Hand over a task; at the first one, start the process that workers are forked from."""
+        if hasattr(signal, "pthread_sigmask"):  # else they are spawned
+            from multiprocessing import forkserver
+
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited by that process and by the workers
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return super().submit(fn, *args, **kwargs)
+
+    def kill(self) -> None:
+        """End the workers, at a large image maybe, and the process they are forked from, at its imports maybe."""
+        import multiprocessing
+        import threading
+        from multiprocessing.forkserver import _forkserver
+
+        self.shutdown(wait=False, cancel_futures=True)
+        threading.excepthook = lambda _: None  # the executor's own thread may trip over what was cancelled
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        if pid := _forkserver._forkserver_pid:  # type: ignore[attr-defined]  # noqa: SLF001  # no public way to it
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -269,8 +309,12 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["augment.render", "augment.affine"])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        yield pool
+    with _Pool(workers, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            pool.kill()  # what they were at is rendered again
+            raise
 
 
 def _start_worker() -> None:
@@ -317,9 +361,10 @@ def _print_draft(drafted: "Draft") -> None:
 
 
 def _print_faults(faults: "list[Fault]") -> None:
-    """A row a file, by name."""
+    """A row a file, by name; a stray may have a name that can't be printed."""
     for fault in faults:
-        click.echo(f"{fault.kind:>8}  {fault.path}  {fault.detail}".rstrip())
+        path = fault.path if fault.path.isprintable() else fault.path.encode("unicode_escape").decode()
+        click.echo(f"{fault.kind:>8}  {path}  {fault.detail}".rstrip())
 
 
 def _print_audit(report: dict[str, Any]) -> None:

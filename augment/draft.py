@@ -16,7 +16,7 @@ from augment.render import Style
 from augment.scan import Rejected, Scan
 
 # The packages whose version can change a set's bytes.
-PACKAGES = ("albumentations", "albucore", "numpy", "opencv-python-headless", "pillow", "scipy")
+PACKAGES = ("albumentations", "albucore", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg")
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 
 class LockError(ValueError):
-    """Another process is at work on the set; the message names it."""
+    """Another process is at work on the set, and is named, or it can't be locked at all."""
 
 
 @contextmanager
@@ -22,24 +22,29 @@ def held(*places: Path) -> Iterator[None]:
     would let two processes hold locks of the same name.
 
     Raises:
-        LockError: another process holds one.
+        LockError: another process holds one, or one can't be had here.
     """
     with ExitStack() as locks:
         for place in places:
-            place.parent.mkdir(parents=True, exist_ok=True)
             holder = place.with_name(f".{place.name}.holder")
             try:
+                place.parent.mkdir(parents=True, exist_ok=True)
                 locks.enter_context(FileLock(place.with_name(f".{place.name}.lock"), timeout=0))
+                since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+                locks.callback(holder.unlink, missing_ok=True)
+                holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}", encoding="utf-8")
             except Timeout:
                 raise LockError(f"{place} is being worked on by {_read(holder)}; wait for it, or stop it") from None
-            since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}", encoding="utf-8")
-            locks.callback(holder.unlink, missing_ok=True)
+            except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+                fault = getattr(error, "strerror", None) or error
+                raise LockError(
+                    f"{place} can't be locked: {fault}; mend that, then run the same command again"
+                ) from None
         yield
 
 
 def _read(holder: Path) -> str:
     try:
-        return holder.read_text(encoding="utf-8") or "another process"
+        return holder.read_text(encoding="utf-8", errors="replace") or "another process"
     except OSError:
         return "another process"

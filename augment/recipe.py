@@ -25,6 +25,17 @@ class RecipeError(ValueError):
     """A recipe can't be used; the message names the recipe, the value and the fix."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values, without aliases: a few lines of those can stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(
+                None, None, "aliases (*name) are not taken", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A recipe as resolved: every setting has a value. Field by field, what a recipe file may hold."""
@@ -68,7 +79,7 @@ def load(name_or_file: str, seed: int | None = None) -> Recipe:
     if not path.is_file():
         path = Path(name_or_file)
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader, and stricter
     except OSError as error:
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
         raise RecipeError(f"recipe {name_or_file}: {error.strerror}; give a YAML file or one of {known}") from None
@@ -126,7 +137,12 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked["group"] = _pattern(checked["group"], path)
     if "transforms" in checked:
         checked["transforms"] = _transforms(checked["transforms"], path)
-    return Recipe(name=name, **checked)
+    recipe = Recipe(name=name, **checked)
+    if recipe.targets["train"] == 0:
+        raise RecipeError(
+            f"{path}: val {recipe.val} of per_class {recipe.per_class} leaves nothing to train on; lower val"
+        )
+    return recipe
 
 
 def _pattern(pattern: Any, path: str) -> str:

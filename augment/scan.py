@@ -21,7 +21,8 @@ from manifests.contract import SPLITS
 NOTICE = "NOTICE"
 _CHUNK = 64  # files a thread hashes at a time
 _NOTHING = hashlib.sha256().hexdigest()
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
+# Control characters, also of lines and of writing direction, a backslash, and what stands for bytes that are not UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -141,7 +142,7 @@ def _images(
 
 def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], *, want_file: bool = False) -> bool:
     reason = ""
-    if _UNPRINTABLE.search(entry.name) or not entry.name.isprintable():
+    if _UNPRINTABLE.search(entry.name):
         reason = "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
     elif entry.name.startswith("."):
         reason = "hidden"
@@ -183,7 +184,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _relative(entry: os.DirEntry[str], source: Path) -> str:
     """The path that a file is told by; what can't be printed, and is in no source's name, is escaped."""
     path = entry.path.removeprefix(f"{source}{os.sep}").replace(os.sep, "/")  # a source of "." may be no prefix
-    return path if path.isprintable() else path.encode("unicode_escape").decode()
+    return path.encode("unicode_escape").decode() if _UNPRINTABLE.search(path.replace("\\", "")) else path
 
 
 def _notice(source: Path) -> str:

@@ -4,12 +4,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment.build import Place, build
+from augment.build import Place, build, told_in_one_line
 from augment.dispatch import outcomes
 from augment.draft import draft, known_unreadable, versions
 from augment.journal import files_in
@@ -70,76 +71,85 @@ def repair(
     """Mend what `verify` found, and give back what could not be mended, each with the reason.
 
     Missing and altered images are rendered again from the sources and take their place only if their bytes are
-    the manifest's; strays are moved to `.NAME.stray` beside the image folder. A damaged manifest is made again by
-    building the set from its card.
+    the manifest's; strays are moved to `.NAME.stray` beside the image folder. A damaged manifest, or an image folder
+    that is gone, is made again by building the set from its card.
 
     Raises:
         VerifyError: the source folder is gone, or the set can't be built again as it was.
+        BuildError: the image folder is none, an image can't be written, or a worker died.
         LockError: another process is at work on the set.
     """
     card = contract.read_card(manifest)
     source = source or root / str(card.get("source", ""))
     if not source.is_dir():
         raise VerifyError(f"{source}: the set's source folder is not there; give --source")
-    images = root / _images(card, manifest)
-    if any(fault.path == manifest.as_posix() for fault in faults):
-        _rebuild(manifest, card, Place(root, source, images, manifest), executor, progress)
+    place = Place(root, source, root / _images(card, manifest), manifest)
+    place.check()
+    if not place.images.exists() or any(fault.path == manifest.as_posix() for fault in faults):
+        _rebuild(place, card, executor, progress)
         return []
-    with held(images, manifest):
-        for fault in faults:
-            if fault.kind == "stray":
-                _set_aside(root / fault.path, images)
+    for fault in faults:  # a manifest may come from anyone
+        if not (root / fault.path).parent.resolve().is_relative_to(place.images.resolve()):
+            raise VerifyError(f"{fault.path} is not inside {place.images}, the set's folder, so it is left as it is")
+    kinds = {fault.path: fault.kind for fault in faults}
+    with held(place.images, manifest), told_in_one_line(place.images):
+        for path, kind in kinds.items():
+            if kind == "stray":
+                _set_aside(root / path, place.images)
         rows = contract.read(manifest)
-        wanted = rows[rows["path"].isin({fault.path for fault in faults})]
-        left = sorted(_rendered_again(wanted, root, source, images, card, executor, progress))
-        manifest.touch()  # `build` takes images that are younger than the manifest for touched
+        again = _rendered_again(rows[rows["path"].isin(kinds)], place, card, executor, progress)
+        left = sorted(Fault(kinds[path], path, reason) for path, reason in again)
+        if not left:
+            manifest.touch()  # `build` takes images that are younger than the manifest for touched
         return left
 
 
 def _rendered_again(
-    rows: pd.DataFrame,
-    root: Path,
-    source: Path,
-    images: Path,
-    card: dict[str, Any],
-    executor: Executor,
-    progress: Progress,
-) -> Iterator[Fault]:
-    """Render rows of a manifest, put those in place that come out as recorded, and yield the others."""
-    scratch = images.with_name(f".{images.name}.repair")
+    rows: pd.DataFrame, place: Place, card: dict[str, Any], executor: Executor, progress: Progress
+) -> Iterator[tuple[str, str]]:
+    """Render rows of a manifest, put those in place that come out as recorded, and yield the others with the reason."""
+    scratch = place.images.with_name(f".{place.images.name}.repair")
     expected = dict(zip(rows["path"], rows["sha256"], strict=True))
     done = 0
     try:
-        for job, outcome in outcomes(rows, Style.of(_recipe(card)), source, scratch, executor):
+        for job, outcome in outcomes(rows, Style.of(_recipe(card)), place.source, scratch, executor):
             for variant in job.variants if outcome.reason else ():
-                yield Fault("altered", variant.path, f"{job.source}: {outcome.reason}")
+                yield variant.path, f"{job.source}: {outcome.reason}"
             for image in outcome.written:
                 if image.sha256 == expected[image.path]:
-                    (root / image.path).parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(scratch / image.path, root / image.path)
+                    (place.root / image.path).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(scratch / image.path, place.root / image.path)
                 else:
-                    yield Fault("altered", image.path, f"comes out otherwise: {_version_change(card)}")
+                    yield image.path, f"comes out otherwise: {_version_change(card)}"
             done += len(job.variants)
             progress(done, len(rows))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _rebuild(manifest: Path, card: dict[str, Any], place: Place, executor: Executor, progress: Progress) -> None:
-    """Build a set again from its card, if that gives just the same set."""
+def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: Progress) -> None:
+    """Build a set again from its card, if that gives just the same set; what is not of it is set aside."""
     recipe = _recipe(card)
     drop_leaks = card.get("on_leak") == "drop"
     scanned = scan(place.source, recipe.group, os.cpu_count() or 1)
-    drafted = draft(scanned, recipe, known_unreadable(scanned, card), drop_leaks=drop_leaks)
+    try:
+        unreadable = known_unreadable(scanned, card)
+    except TypeError as error:  # the card was tampered with
+        raise VerifyError(f"the card's rejected can't be used: {error}") from None
+    drafted = draft(scanned, recipe, unreadable, drop_leaks=drop_leaks)
     if drafted.fingerprint != card.get("fingerprint"):
         changed = "the sources have changed" if card.get("versions") == versions() else _version_change(card)
-        raise VerifyError(f"{manifest}: can't be made again as it was: {changed}; build the set anew instead")
+        raise VerifyError(f"{place.manifest}: can't be made again as it was: {changed}; build the set anew instead")
+    with held(place.images, place.manifest), told_in_one_line(place.images):
+        for path in files_in(place.images).keys() - set(drafted.planned.rows["path"]):
+            _set_aside(place.images / path, place.images)
     build(scanned, recipe, place, executor, progress, drop_leaks=drop_leaks)
 
 
 def _version_change(card: dict[str, Any]) -> str:
     """Which package versions differ from the card's, in words."""
-    then, now = card.get("versions", {}), versions()
+    then, now = card.get("versions"), versions()
+    then = then if isinstance(then, dict) else {}
     changed = [
         f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
         for name in sorted({*then, *now})
@@ -170,3 +180,5 @@ def _set_aside(stray: Path, images: Path) -> None:
     while aside.exists():
         aside = aside.with_name(f"{aside.name}.again")
     os.replace(stray, aside)
+    with suppress(OSError):
+        stray.parent.rmdir()  # only where it is empty: a class folder too many is a class too many for Keras

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import tempfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,6 +34,17 @@ class ContractError(ValueError):
 def card_path(manifest: Path) -> Path:
     """Where the card of `manifest` lies: NAME.json beside NAME.csv."""
     return manifest.with_suffix(".json")
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest, or was one before it was damaged: by its header, or by the card beside it."""
+    with path.open("rb") as file:
+        if file.readline().strip() == ",".join(COLUMNS).encode():
+            return True
+    try:
+        return "manifest_sha256" in read_card(path)
+    except ContractError:
+        return False
 
 
 def read(manifest: Path) -> pd.DataFrame:
@@ -131,60 +143,85 @@ def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:
     if tuple(rows.columns) != COLUMNS:
         raise ContractError(f"{manifest}: got the columns {','.join(rows.columns)}, expected {','.join(COLUMNS)}")
     rows = rows.reset_index(drop=True)
-    for column in COLUMNS:
-        _expect(rows, ~rows[column].isna(), manifest, column, "a value (is the line cut off?)")
-        _expect(rows, ~rows[column].str.contains(_CONTROL), manifest, column, "no control characters")
-    _expect(rows, rows["split"].isin(SPLITS), manifest, "split", f"one of {', '.join(SPLITS)}")
-    for column in ("label", "source", "group"):
-        _expect(rows, rows[column] != "", manifest, column, "a value")
-    for column in ("path", "source"):
-        inside = rows[column].map(is_inside).astype(bool)
-        _expect(rows, inside, manifest, column, "a relative POSIX path that stays inside its root")
-    for column, least in _NUMBERS.items():
-        whole = rows[column].str.fullmatch(r"0|[1-9][0-9]{0,18}")
-        rows = _as_int64(rows, column, whole, least, manifest)
-    for column in _DIGESTS:
-        _expect(rows, rows[column].str.fullmatch(r"[0-9a-f]{64}"), manifest, column, "64 lower-case hex digits")
-    original = rows["variant"] == 0
-    _expect(rows, ~original | (rows["transform"] == ""), manifest, "transform", "nothing, as variant is 0")
-    listed = rows["transform"].map(_is_json_list).astype(bool)
-    _expect(rows, original | listed, manifest, "transform", "a JSON list of what was applied")
-    _expect(rows, ~rows["path"].duplicated(), manifest, "path", "each path once")
+    for column, rules in _RULES.items():
+        values = rows[column].drop_duplicates()  # most values stand in many rows
+        if column in _SURE and all(map(_SURE[column], values.where(values.notna(), ""))):
+            continue
+        for line, value in values.items():
+            for holds, expected in rules:
+                if not holds(value):
+                    raise _broken(manifest, line, column, value, expected)
+    for column in _NUMBERS:
+        rows[column] = rows[column].astype("int64")
+    original, untouched = rows["variant"] == 0, rows["transform"] == ""
+    for line, transform in rows.loc[original != untouched, "transform"].items():
+        expected = "nothing, as variant is 0" if transform else "a JSON list of what was applied"
+        raise _broken(manifest, line, "transform", transform, expected)
+    for line, path in rows.loc[rows["path"].duplicated(), "path"].items():
+        raise _broken(manifest, line, "path", path, "each path once")
     for column in ("group", "source_sha256"):
-        split_of = rows.groupby(column, sort=False)["split"].transform("first")
-        _expect(
-            rows, rows["split"] == split_of, manifest, column, "rows of one split only (an earlier line has another)"
-        )
+        sides = rows[[column, "split"]].drop_duplicates()
+        for line, value in sides.loc[sides[column].duplicated(), column].items():
+            raise _broken(manifest, line, column, value, "rows of one split only (an earlier line has another)")
     return rows
 
 
-def _as_int64(rows: pd.DataFrame, column: str, whole: "pd.Series[bool]", least: int, manifest: Path) -> pd.DataFrame:
-    expected = f"a whole number from {least} to 2^63 - 1"
-    _expect(rows, whole, manifest, column, expected)
-    try:
-        numbers = rows[column].astype("int64")
-    except (OverflowError, ValueError):
-        _expect(rows, rows[column].map(int) < 2**63, manifest, column, expected)
-        raise
-    _expect(rows, numbers >= least, manifest, column, expected)
-    return rows.assign(**{column: numbers})
-
-
-def _expect(rows: pd.DataFrame, holds: "pd.Series[bool]", manifest: Path, column: str, expected: str) -> None:
-    if holds.all():
-        return
-    first = int((~holds.astype(bool)).to_numpy().argmax())
-    got = rows[column].iloc[first]
+def _broken(manifest: Path, row: int, column: str, value: object, expected: str) -> ContractError:
     # Fields hold no newlines (they are control characters), so a row is a line; the header is line 1.
-    raise ContractError(f"{manifest}, line {first + 2}, column {column}: got {_clip(got)}, expected {expected}")
+    return ContractError(f"{manifest}, line {row + 2}, column {column}: got {_clip(value)}, expected {expected}")
 
 
 def is_inside(path: str) -> bool:
     """Whether a path is relative, POSIX and does not lead out of where it starts."""
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     return (
-        bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and not re.match(r"[A-Za-z]:", path)
+        not path.startswith("/")
+        and ".." not in parts
+        and any(part not in {"", "."} for part in parts)
+        and "\\" not in path
+        and not re.match(r"[A-Za-z]:", path)
     )
+
+
+def _is_json_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+_Rule = tuple[Callable[[Any], object], str]
+_FILLED: _Rule = (lambda value: isinstance(value, str), "a value (is the line cut off?)")
+_PLAIN: _Rule = (lambda value: not _CONTROL.search(value), "no control characters")
+_NAMED: _Rule = (lambda value: value != "", "a value")
+_INSIDE: _Rule = (is_inside, "a relative POSIX path that stays inside its root")
+_SPLIT: _Rule = (lambda value: value in SPLITS, f"one of {', '.join(SPLITS)}")
+_DIGEST: _Rule = (re.compile(r"[0-9a-f]{64}").fullmatch, "64 lower-case hex digits")
+_LISTED: _Rule = (lambda value: value == "" or _is_json_list(value), "a JSON list of what was applied")
+
+
+def _number_from(least: int) -> _Rule:
+    whole = re.compile(r"0|[1-9][0-9]{0,18}").fullmatch
+    return lambda value: whole(value) and least <= int(value) < 2**63, f"a whole number from {least} to 2^63 - 1"
+
+
+# Columns with a value a row: what matches here breaks no rule, and a million rows are soon looked through.
+_SURE: dict[str, Callable[[str], object]] = {
+    "path": re.compile(r"(?!.*\.\.)[\w-]{2}[^\x00-\x1f\x7f\\:]*").fullmatch,
+    "seed": re.compile(r"0|[1-9][0-9]{0,17}").fullmatch,
+    "sha256": re.compile(r"[0-9a-f]{64}").fullmatch,
+    "source_sha256": re.compile(r"[0-9a-f]{64}").fullmatch,
+}
+_RULES: dict[str, list[_Rule]] = {
+    "path": [_FILLED, _PLAIN, _INSIDE],
+    "label": [_FILLED, _PLAIN, _NAMED],
+    "split": [_FILLED, _PLAIN, _SPLIT],
+    "source": [_FILLED, _PLAIN, _NAMED, _INSIDE],
+    "group": [_FILLED, _PLAIN, _NAMED],
+    **{column: [_FILLED, _PLAIN, _number_from(least)] for column, least in _NUMBERS.items()},
+    "transform": [_FILLED, _PLAIN, _LISTED],
+    **{column: [_FILLED, _PLAIN, _DIGEST] for column in _DIGESTS},
+}
 
 
 def _where_parsing_failed(manifest: Path, fault: str) -> str:
@@ -194,13 +231,6 @@ def _where_parsing_failed(manifest: Path, fault: str) -> str:
     if cut := re.search(r"inside string starting at row (\d+)", fault):
         return f"{manifest}, line {int(cut[1]) + 1}: got a quote without its end, expected whole lines (is the file cut off?)"
     return f"{manifest}: not a readable CSV: {fault}"
-
-
-def _is_json_list(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _clip(value: object) -> str:

@@ -94,11 +94,12 @@ def _pixels(image: Image.Image, data: bytes, cover: tuple[int, int] | None, max_
     frames = getattr(image, "n_frames", 1)  # set by the formats that can hold several
     if image.format != "MPO" and frames > 1:
         raise UnreadableImage(f"holds {frames} images; save the one to use as a file of its own")
-    turned = {"exif", "xmp"} & image.info.keys() and image.getexif().get(0x0112)  # XMP may hold it in EXIF's place
+    # XMP may hold the orientation in EXIF's place; 1 is upright, from 5 on height and width are swapped.
+    orientation = image.getexif().get(0x0112) if {"exif", "xmp"} & image.info.keys() else None
     if image.format in ("JPEG", "MPO"):
         width, height = cover or image.size
-        width, height = (height, width) if turned in (5, 6, 7, 8) else (width, height)
-        if not turned and image.mode in ("L", "RGB"):
+        width, height = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+        if orientation in (None, 1) and image.mode in ("L", "RGB"):
             # Pillow decodes the same, but a tenth slower; and what this finds fault with, Pillow may still read.
             with suppress(ValueError):
                 space = "GRAY" if image.mode == "L" else "RGB"

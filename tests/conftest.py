@@ -41,6 +41,13 @@ def make_source() -> MakeSource:
 
 
 @pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment for a process that runs the programs from another folder: `cwd` need not be the repository."""
+    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+@pytest.fixture(scope="session")
 def xrays_full() -> Path:
     """240 real X-rays at full size: train/{NORMAL,PNEUMONIA}/*.jpeg. Read only."""
     return _xrays("chest_xray_full")

@@ -173,6 +173,8 @@ def _print_set(told: dict[str, Any]) -> None:
     click.echo(f"{told['set']}: {images} images of {' and '.join(told['classes'])}")
     if told["notice"]:
         click.echo(told["notice"])
+    if told["weights"] == "random":
+        click.echo("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
 
 
 def _print_epoch(row: dict[str, Any]) -> None:

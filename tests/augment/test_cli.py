@@ -1,6 +1,5 @@
 """The command line: help with examples, one line for each error, nothing left behind, and what it prints."""
 
-import os
 import shlex
 import shutil
 import signal
@@ -17,7 +16,6 @@ from click.testing import CliRunner, Result
 from augment.cli import main
 from manifests import contract
 
-REPO = Path(__file__).resolve().parents[2]
 RECIPE = "per_class: 20\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
 
 
@@ -37,19 +35,17 @@ def call(*words: str | Path) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words], prog_name="python -m augment")
 
 
-def run(*words: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """Call the command line as a user does."""
-    command = [sys.executable, "-m", "augment", *map(str, words)]
-    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def run(folder, environment):
+    """A function that calls the command line as a user does, in `folder`."""
+
+    def call_process(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "augment", *words]
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return call_process
 
 
 @pytest.fixture
@@ -99,27 +95,26 @@ def test_every_example_is_a_command_that_exists(names: tuple[str, ...], command:
         below.make_context(below.name, words)  # raises UsageError for what it doesn't know
 
 
-def test_help_and_version_load_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy(environment) -> None:
     """Importing the command line loads neither TensorFlow nor albumentations, OpenCV, pandas, NumPy or SciPy."""
     heavy = ["tensorflow", "keras", "albumentations", "cv2", "pandas", "numpy", "scipy", "PIL", "yaml"]
     code = f"import sys, augment.cli; print([name for name in {heavy} if name in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"
 
 
-def test_a_build_never_loads_tensorflow(folder: Path) -> None:
+def test_a_build_never_loads_tensorflow(folder: Path, environment) -> None:
     """TensorFlow is imported by train only: a whole build, in one process, does without it."""
     code = (
         "import sys; from augment.cli import main\n"
         "main(['build', '--recipe', 'set.yaml', '--source', 'source', '--workers', '1'], standalone_mode=False)\n"
         "assert 'albumentations' in sys.modules and not {'tensorflow', 'keras'} & sys.modules.keys()"
     )
-    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     script = folder / "script.py"
     script.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}\n")
     done = subprocess.run(
         [sys.executable, script],
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -128,9 +123,9 @@ def test_a_build_never_loads_tensorflow(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_build_ends_with_a_table_and_where_things_are(folder: Path) -> None:
+def test_a_build_ends_with_a_table_and_where_things_are(folder: Path, run) -> None:
     """As a user calls it: counts by split and class, the number rendered, the places; nothing on standard error."""
-    first = run("build", "--recipe", "set.yaml", "--source", "source", cwd=folder)
+    first = run("build", "--recipe", "set.yaml", "--source", "source")
     assert (first.returncode, first.stderr) == (0, "")
     lines = [line.split() for line in first.stdout.splitlines()]
     assert lines[0] == ["Split", "Label", "Sources", "Images"]
@@ -140,7 +135,7 @@ def test_a_build_ends_with_a_table_and_where_things_are(folder: Path) -> None:
     assert first.stdout.endswith("Manifest: manifests/set.csv\n")
     rows = contract.read(folder / "manifests" / "set.csv")
     assert rows["path"].map(lambda path: (folder / path).is_file()).all()
-    again = run("build", "--recipe", "set.yaml", "--source", "source", cwd=folder)
+    again = run("build", "--recipe", "set.yaml", "--source", "source")
     assert (again.returncode, again.stderr) == (0, "")
     assert "Up to date, nothing to render: data/augmented/set" in again.stdout
     assert [line.split() for line in again.stdout.splitlines()][:5] == lines[:5]
@@ -273,10 +268,10 @@ def test_what_the_user_can_mend_is_one_line(folder: Path, spoil) -> None:
     assert not (folder / "made").exists()
 
 
-def test_an_error_of_a_real_process_is_one_line_too(folder: Path) -> None:
+def test_an_error_of_a_real_process_is_one_line_too(run) -> None:
     """As a user sees it: no traceback, no warnings, no usage, from a dry run as from a build."""
     for extra in ([], ["--dry-run"]):
-        result = run("build", "--recipe", "nonsense", "--source", "source", *extra, cwd=folder)
+        result = run("build", "--recipe", "nonsense", "--source", "source", *extra)
         assert (result.returncode, result.stdout) == (2, "")
         assert result.stderr == (
             "Error: recipe nonsense: No such file or directory; give a YAML file or one of augment1, augment2, original, sample\n"
@@ -297,17 +292,14 @@ def test_a_wrong_call_says_how_it_should_be(words: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_says_how_to_go_on(folder: Path, make_source, how: signal.Signals) -> None:
+def test_an_interrupted_build_says_how_to_go_on(folder: Path, make_source, environment, run, how) -> None:
     """Ctrl-C or SIGTERM in the middle: one line, a code that is not 0, nothing under a final name, and it goes on later."""
     shutil.rmtree(folder / "source")
     make_source(folder / "source", {"train/NORMAL": 60, "train/b": 60, "test/NORMAL": 2, "test/b": 3})
     (folder / "set.yaml").write_text(RECIPE.replace("20", "6000"))
     command = [sys.executable, "-m", "augment", "build", "--recipe", "set.yaml", "--source", "source", "--workers", "2"]
-    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, stdout=pipe, stderr=pipe, text=True
-    )
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
     partial = folder / "data" / "augmented" / ".set.partial"
     deadline = time.monotonic() + 60
     while not next(partial.rglob("*.jpg"), None):
@@ -319,5 +311,5 @@ def test_an_interrupted_build_says_how_to_go_on(folder: Path, make_source, how: 
     assert (told, complaint) == ("", "Interrupted. Run the same command again to go on from here.\n")
     assert not (folder / "data" / "augmented" / "set").exists()
     (folder / "set.yaml").write_text(RECIPE)
-    assert run("build", "--recipe", "set.yaml", "--source", "source", cwd=folder).returncode == 0
+    assert run("build", "--recipe", "set.yaml", "--source", "source").returncode == 0
     assert len(contract.read(folder / "manifests" / "set.csv")) == 45

@@ -480,6 +480,17 @@ def test_sampling_down_needs_no_transforms() -> None:
     assert len(planned.left_out) == 60
 
 
+def test_who_is_sampled_down_or_gets_one_more_goes_by_the_seed() -> None:
+    """Neither the first by name nor always the same: each seed leaves out others and gives others the extra image."""
+    sources = table([(f"train/{c}/{n:02}.png", "train", c, f"{c}{n}", sha(f"{c}{n}")) for c in "AB" for n in range(40)])
+    left_out, one_more = set(), set()
+    for seed in range(5):
+        left_out.add(tuple(plan(sources, recipe(per_class=10, seed=seed, val=0.0, test=0.0)).left_out))
+        rows = plan(sources, recipe(per_class=50, seed=seed, val=0.0, test=0.0)).rows
+        one_more.add(tuple(rows.loc[rows["variant"] == 1, "source"]))
+    assert len(left_out) == len(one_more) == 5
+
+
 def test_identical_images_get_identical_variants() -> None:
     """Seeds go by bytes: a copy under another name is rendered the same, and stays in the split of its twin."""
     rows = [(f"{c}/{n}.png", "", c, f"{c}{n}", sha(f"{c}{n}")) for c in "AB" for n in range(8)]

@@ -87,6 +87,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         size: [64, 48]
         quality: 80
         seed: 9223372036854775807
+        max_pixels: 1000000
         group: (pat\\d+)_
         transforms: [HorizontalFlip, {Rotate: {limit: [-5, 5], p: 1}}, {VerticalFlip: }]
     """
@@ -99,6 +100,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "size": [64, 48],
         "quality": 80,
         "seed": 2**63 - 1,
+        "max_pixels": 1_000_000,
         "group": r"(pat\d+)_",
         "transforms": [{"HorizontalFlip": {}}, {"Rotate": {"limit": [-5, 5], "p": 1}}, {"VerticalFlip": {}}],
     }
@@ -147,6 +149,7 @@ def test_the_card_can_hold_a_recipe() -> None:
             for value in (0, 10_001, -224, "224x224", [224], [224, 224, 3], [224, "x"], None, 22.4, True)
         ),
         *(("quality", value) for value in (0, 101, 9.5, "high", None)),
+        *(("max_pixels", value) for value in (0, -1, 1.5, "many", None, True)),
         *(("seed", value) for value in (-1, 2**63, 1.0, "x", None, True)),
         *(("group", value) for value in ("person", "(", 5, None, "(a{99999999999})", "(" * 5000)),
         *(("transforms", value) for value in (None, 5, [5], [None], [["A"]], [{"A": 1, "B": 2}], [{}], [{5: {}}])),
@@ -229,3 +232,22 @@ def test_a_name_does_not_lead_out_of_the_recipes(tmp_path: Path, monkeypatch: py
     save(tmp_path, "seed: 3", "augment1")
     assert load("augment1").per_class == 5000
     assert load("./augment1").seed == 3
+
+
+def test_aliases_are_refused(tmp_path: Path) -> None:
+    """Ten lines of YAML aliases can stand for more than memory holds, so none is followed."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match="aliases") as caught:
+        load(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    """A val that rounds up to all of per_class is told, rather than an empty train side planned."""
+    path = tmp_path / "all.yaml"
+    path.write_text("per_class: 2\nval: 0.9\n")
+    with pytest.raises(RecipeError, match="nothing to train on"):
+        load(str(path))

@@ -20,15 +20,17 @@ from PIL import Image
 from augment.affine import KerasAffine
 from augment.recipe import Recipe, RecipeError
 from augment.render import Job, Outcome, Style, Variant, pipeline, render, resize, run
-from manifests.pixels import UnreadableImage, decode
+from manifests.pixels import MAX_PIXELS, UnreadableImage, decode
 
 AFFINE = {"KerasAffine": {"rotation_range": 20, "width_shift_range": 0.1, "height_shift_range": 0.1, "zoom_range": 0.2}}
 FLIPS = [{"HorizontalFlip": {"p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}]
 
 
-def style(*transforms: dict[str, Any], size: tuple[int, int] = (64, 48), quality: int = 95) -> Style:
+def style(
+    *transforms: dict[str, Any], size: tuple[int, int] = (64, 48), quality: int = 95, max_pixels: int = MAX_PIXELS
+) -> Style:
     """What all images of a set have in common."""
-    return Style(size, quality, json.dumps(transforms))
+    return Style(size, quality, json.dumps(transforms), max_pixels)
 
 
 def variants(count: int, first: int = 0) -> list[Variant]:
@@ -129,6 +131,13 @@ def test_a_large_jpeg_and_its_pixels_give_the_same_picture() -> None:
     ):
         assert applied == same
         assert cv2.PSNR(decode(jpeg), decode(png)) > 35
+
+
+def test_the_limit_of_pixels_is_the_recipes() -> None:
+    """A source that declares more pixels than the recipe allows is not decoded; one that declares as many is."""
+    assert render(encode(picture(100, 50)), variants(1), style(max_pixels=5000))
+    with pytest.raises(UnreadableImage, match="declares 100 x 51 pixels, more than the limit of 5,000"):
+        render(encode(picture(100, 51)), variants(1), style(max_pixels=5000))
 
 
 @pytest.mark.parametrize("colour", [False, True])

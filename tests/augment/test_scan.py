@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from augment.recipe import KERMANY
 from augment.scan import Rejected, Scan, ScanError, digest, group_of, scan
@@ -364,3 +365,10 @@ def test_every_name_has_a_group(name: str) -> None:
     group = group_of(f"train/A/{name}", KERMANY)
     assert group
     assert group in f"train/A/{name}"
+
+
+def test_a_name_as_macos_gives_it_is_taken(kermany: Path) -> None:
+    """Screenshots have a narrow no-break space in their names; odd spaces are no control characters."""
+    name = "train/NORMAL/Screenshot 9.41\u202fAM\xa0b.png"
+    Image.new("L", (8, 8)).save(kermany / name)
+    assert name in set(scan(kermany, KERMANY, 1).sources["source"])

@@ -85,7 +85,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 
 @given(tables())
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=35, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_what_is_written_is_read_back(tmp_path: Path, rows: pd.DataFrame) -> None:
     """Every valid table survives writing and reading: each text to the character, each number to the unit."""

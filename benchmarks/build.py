@@ -1,0 +1,240 @@
+"""Evenset's builder beside others, and beside the floor, in one run: `make bench`.
+
+Takes a folder of full-size class folders, repeats its images under new names until there are 2,000, and lets each
+contender make 4,000 balanced images of 224 x 224 from them. Start-up counts for Evenset and not for the others.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+os.environ.update(NO_ALBUMENTATIONS_UPDATE="1", TF_CPP_MIN_LOG_LEVEL="3")
+
+import albumentations as A
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+SOURCES, OUTPUTS, SIZE, QUALITY = 2000, 4000, 224, 95
+RECIPE = f"""per_class: {OUTPUTS // 2}
+val: 0
+test: 0
+transforms:
+  - KerasAffine:
+      {{rotation_range: 10, shear_range: 0.2, width_shift_range: 0.05, height_shift_range: 0.05, zoom_range: 0.2}}
+"""
+
+
+def repeated(folder: Path, into: Path) -> dict[str, list[str]]:
+    """Repeat the images below folder/CLASS under new names until there are SOURCES; gives the files of each class."""
+    originals = sorted(path for path in folder.glob("*/*") if path.is_file())
+    files: dict[str, list[str]] = {}
+    for number in range(SOURCES):
+        original = originals[number % len(originals)]
+        copy = into / original.parent.name / f"{number:04}-{original.name}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(original, copy)
+        files.setdefault(original.parent.name, []).append(str(copy))
+    return files
+
+
+def evenset(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+    """Our own command, as a user runs it."""
+    recipe = out / "bench.yaml"
+    recipe.write_text(RECIPE)
+    command = [sys.executable, "-m", "augment", "build", "--recipe", str(recipe), "--source", str(source)]
+    options = ["--root", str(out), "--workers", str(workers)]
+    subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def keras_generator(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+    """ImageDataGenerator with save_to_dir, class by class."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    drawn = {"rotation_range": 10, "shear_range": 0.2, "width_shift_range": 0.05, "height_shift_range": 0.05}
+    generator = ImageDataGenerator(**drawn, zoom_range=0.2)
+    for label in files:
+        flow = generator.flow_from_directory(
+            str(source),
+            classes=[label],
+            target_size=(SIZE, SIZE),
+            color_mode="grayscale",
+            batch_size=50,
+            save_to_dir=str(folder_of(out, label)),
+            save_format="jpeg",
+        )
+        for _ in range(OUTPUTS // len(files) // 50):
+            next(flow)
+
+
+def augmentor(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+    """Augmentor's sample with its threads."""
+    import Augmentor
+
+    for label in files:
+        pipeline = Augmentor.Pipeline(str(source / label), output_directory=str(folder_of(out, label)))
+        pipeline.rotate(probability=1, max_left_rotation=10, max_right_rotation=10)
+        pipeline.zoom(probability=1, min_factor=1.0, max_factor=1.2)
+        pipeline.resize(probability=1, width=SIZE, height=SIZE)
+        pipeline.sample(OUTPUTS // len(files), multi_threaded=True)
+
+
+def plain_loop(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+    """What one writes with albumentations: read, resize, transform, write, an output at a time."""
+    one_after_the_other(0, tasks(files, out))
+
+
+def process_pool(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+    """The same, with a process a core."""
+    listed = tasks(files, out)
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(one_after_the_other, range(workers), [listed[start::workers] for start in range(workers)]))
+
+
+def one_after_the_other(seed: int, listed: list[tuple[str, str]]) -> None:
+    """Make one output after the other with albumentations."""
+    cv2.setNumThreads(1)
+    affine = A.Affine(rotate=(-10, 10), shear=(-0.2, 0.2), translate_percent=0.05, scale=(0.8, 1.2), p=1.0)
+    pipeline = A.Compose([A.Resize(SIZE, SIZE, interpolation=cv2.INTER_AREA), affine], seed=seed)
+    for read, write in listed:
+        image = cv2.imread(read, cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(write, pipeline(image=image)["image"], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+def floor(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+    """Decode every source once, encode and write every output once, with the fastest calls, and nothing else."""
+    listed = tasks(files, out)
+    grouped: dict[str, list[str]] = {}
+    for read, write in listed:
+        grouped.setdefault(read, []).append(write)
+    items = sorted(grouped.items())
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(codec_only, [items[start::workers] for start in range(workers)]))
+
+
+def codec_only(items: list[tuple[str, list[str]]]) -> None:
+    """The floor's work of one process."""
+    cv2.setNumThreads(1)
+    for read, written in items:
+        data = np.fromfile(read, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_4)
+        image = np.ascontiguousarray(image[:SIZE, :SIZE])
+        for write in written:
+            cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tofile(write)
+
+
+def tasks(files: dict[str, list[str]], out: Path) -> list[tuple[str, str]]:
+    """(read, write) of OUTPUTS images, as many for each class, spread evenly over its sources."""
+    listed = []
+    for label, of_label in files.items():
+        folder = folder_of(out, label)
+        listed += [
+            (of_label[number % len(of_label)], str(folder / f"{number}.jpg")) for number in range(OUTPUTS // len(files))
+        ]
+    return listed
+
+
+def folder_of(out: Path, label: str) -> Path:
+    """The output folder of a class."""
+    (out / label).mkdir(parents=True, exist_ok=True)
+    return out / label
+
+
+CONTENDERS: dict[str, tuple[Callable[[dict[str, list[str]], Path, Path, int], None], float]] = {
+    # name: (how, what Evenset is to be times as fast as it at least; the floor the other way round)
+    "Keras ImageDataGenerator": (keras_generator, 12),
+    "Augmentor, multi-threaded": (augmentor, 60),
+    "albumentations, plain loop": (plain_loop, 0),
+    "albumentations, process pool": (process_pool, 4),
+    "the floor (codec only)": (floor, 0),
+}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the contenders print, TensorFlow's notes and bars of their own, out of the table."""
+    kept, nothing = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    sys.stdout.flush()
+    try:
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        for number, copy in enumerate(kept, 1):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nothing)
+
+
+def timed(
+    how: Callable[[dict[str, list[str]], Path, Path, int], None],
+    files: dict[str, list[str]],
+    source: Path,
+    out: Path,
+    workers: int,
+) -> float:
+    """Outputs a second."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    start = time.perf_counter()
+    with quiet():
+        how(files, source, out, workers)
+    seconds = time.perf_counter() - start
+    written = sum(1 for _ in out.rglob("*.jp*g"))
+    if abs(written - OUTPUTS) > OUTPUTS // 50:
+        raise SystemExit(f"{how.__name__} wrote {written} images, not {OUTPUTS}")
+    return written / seconds
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="class folders of full-size images")
+    parser.add_argument("--rounds", type=int, default=3, help="how often Evenset, the pool and the floor take turns")
+    chosen = parser.parse_args()
+    workers = len(os.sched_getaffinity(0))
+    random.seed(0)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        source, out = Path(scratch) / "source", Path(scratch) / "out"
+        files = repeated(chosen.folder, source)
+        for path in source.rglob("*.*"):
+            path.read_bytes()  # everybody reads from memory
+        speeds: dict[str, list[float]] = {"Evenset": [], "Evenset, 1 worker": []}
+        for turn in range(chosen.rounds):
+            speeds["Evenset"].append(timed(evenset, files, source, out, workers))
+            for name, (how, _) in CONTENDERS.items():
+                if turn == 0 or name.endswith(("pool", "only)")):
+                    speeds.setdefault(name, []).append(timed(how, files, source, out, workers))
+        speeds["Evenset, 1 worker"].append(timed(evenset, files, source, out, 1))
+    ours = float(np.median(speeds["Evenset"]))
+    print(
+        f"{SOURCES:,} sources, {OUTPUTS:,} outputs of {SIZE} x {SIZE}; {workers} workers; {platform.processor() or platform.machine()}"
+    )
+    print("| | images/s | Evenset is | at least |\n| --- | --: | --: | --: |")
+    print(f"| Evenset, all of it | {ours:.0f} | 1 x | |")
+    for name, (_, least) in CONTENDERS.items():
+        speed = float(np.median(speeds[name]))
+        if name.startswith("the floor"):
+            told, wanted = f"within {speed / ours:.2f} x", "within 1.3 x"
+        else:
+            told, wanted = f"{ours / speed:.1f} x", f"{least:.0f} x" if least else ""
+        print(f"| {name} | {speed:.0f} | {told} | {wanted} |")
+    one = float(np.median(speeds["Evenset, 1 worker"]))
+    print(f"| Evenset, 1 worker | {one:.0f} | efficiency of {workers}: {ours / one / workers:.0%} | |")
+
+
+if __name__ == "__main__":
+    main()
