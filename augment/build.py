@@ -14,7 +14,7 @@ from augment.draft import Draft, draft, known_unreadable
 from augment.journal import JOURNAL, Journal, close, files_in, is_foreign, partial, reopen
 from augment.lock import held
 from augment.recipe import Recipe
-from augment.render import Style, pipeline
+from augment.render import Style, check
 from augment.scan import Rejected, Scan, digest
 from manifests import contract
 
@@ -69,6 +69,12 @@ class Place(NamedTuple):
                 )
 
 
+def dry_run(scanned: Scan, recipe: Recipe, executor: Executor, *, drop_leaks: bool = False) -> Draft:
+    """What `build` would make, as far as can be told without decoding. It raises the same."""
+    executor.submit(check, Style.of(recipe)).result()
+    return draft(scanned, recipe, drop_leaks=drop_leaks)
+
+
 def build(
     scanned: Scan, recipe: Recipe, place: Place, executor: Executor, progress: Progress, *, drop_leaks: bool = False
 ) -> Built:
@@ -85,7 +91,7 @@ def build(
     Raises:
         BuildError: the place is taken, an image can't be written, or a worker died.
         LockError: another process is building this set.
-        PlanError, RecipeError: as `draft` and `pipeline` have it.
+        PlanError, RecipeError: as `draft` and `check` have it.
     """
     place.check()
     with held(place.images, place.manifest):
@@ -97,8 +103,10 @@ def build(
         if _is_up_to_date(place, drafted):
             (place.images / JOURNAL).unlink(missing_ok=True)  # killed at the very end, a build leaves it
             return Built(drafted, 0, len(drafted.planned.rows))
-        pipeline(Style.of(recipe))  # a recipe that can't work is told before anything is touched
         with told_in_one_line(place.images):
+            executor.submit(
+                check, Style.of(recipe)
+            ).result()  # a recipe that can't work is told before anything is touched
             return _make(drafted, place, executor, progress)
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +64,7 @@ def main() -> None:
     show_default=True,
     help="What to do with a patient or an image in two of the source's splits: stop, or leave it out of train.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be built, and write nothing.")
+@click.option("--dry-run", "only_say", is_flag=True, help="Say what would be built, and write nothing.")
 def build(
     recipe_name: str,
     source: Path,
@@ -75,7 +74,7 @@ def build(
     workers: int,
     seed: int | None,
     on_leak: str,
-    dry_run: bool,
+    only_say: bool,
 ) -> None:
     """Build a set: split by patient, balance, augment, write images and manifest.
 
@@ -88,26 +87,26 @@ def build(
     """
     with _one_line_errors("Run the same command again to go on from here."):
         from augment import recipe as recipes
-        from augment.build import Place
-        from augment.build import build as build_set
-        from augment.draft import draft
-        from augment.render import Style, pipeline
+        from augment.pool import pool
         from augment.scan import scan
 
         recipe = recipes.load(recipe_name, seed)
-        with _progress("reading", "files") as progress:
-            scanned = scan(source, recipe.group, workers, progress)
         drop_leaks = on_leak == "drop"
-        if dry_run:
-            pipeline(Style.of(recipe))
-            _print_draft(draft(scanned, recipe, drop_leaks=drop_leaks))
-            click.echo("Dry run: nothing was written.")
-            return
         images = images or root / "data" / "augmented" / recipe.name
         manifest = manifest or root / "manifests" / f"{recipe.name}.csv"
-        place = Place(root, source, images, manifest)
-        with _pool(workers) as pool, _progress("rendering", "images") as progress:
-            built = build_set(scanned, recipe, place, pool, progress, drop_leaks=drop_leaks)
+        with pool(workers) as executor:
+            from augment.build import Place, dry_run
+            from augment.build import build as build_set
+
+            with _progress("reading", "files") as progress:
+                scanned = scan(source, recipe.group, workers, progress)
+            if only_say:
+                _print_draft(dry_run(scanned, recipe, executor, drop_leaks=drop_leaks))
+                click.echo("Dry run: nothing was written.")
+                return
+            place = Place(root, source, images, manifest)
+            with _progress("rendering", "images") as progress:
+                built = build_set(scanned, recipe, place, executor, progress, drop_leaks=drop_leaks)
     _print_draft(built.draft)
     if built.rendered:
         click.echo(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {images}")
@@ -146,13 +145,14 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
     """
     with _one_line_errors("Run the same command again."):
         from augment import verify as stage
+        from augment.pool import pool
 
         with _progress("hashing", "images") as progress:
             faults = stage.verify(manifest, root, workers, progress)
         _print_faults(faults)
         if repair and faults:
-            with _pool(workers) as pool, _progress("repairing", "images") as progress:
-                left = stage.repair(manifest, root, source, faults, pool, progress)
+            with pool(workers) as executor, _progress("repairing", "images") as progress:
+                left = stage.repair(manifest, root, source, faults, executor, progress)
             click.echo(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
             faults = left
             _print_faults(faults)
@@ -270,69 +270,6 @@ def _one_line_errors(resume: str = "") -> Iterator[None]:
         ):
             raise  # nobody's message to a user: a bug
         raise _Refused(str(error)) from None
-
-
-class _Pool(ProcessPoolExecutor):
-    """Processes that Ctrl-C, which reaches every process of the terminal, ends at once and without a traceback."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Hand over a task; at the first one, start the process that workers are forked from."""
-        if hasattr(signal, "pthread_sigmask"):  # else they are spawned
-            from multiprocessing import forkserver
-
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited by that process and by the workers
-            try:
-                forkserver.ensure_running()
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        return super().submit(fn, *args, **kwargs)
-
-    def kill(self) -> None:
-        """End the workers, at a large image maybe, and the process they are forked from, at its imports maybe."""
-        import multiprocessing
-        import threading
-        from multiprocessing.forkserver import _forkserver
-
-        self.shutdown(wait=False, cancel_futures=True)
-        threading.excepthook = lambda _: None  # the executor's own thread may trip over what was cancelled
-        for worker in multiprocessing.active_children():
-            worker.kill()
-        if pid := _forkserver._forkserver_pid:  # type: ignore[attr-defined]  # noqa: SLF001  # no public way to it
-            os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that are forked from a clean one, which has the imports behind it."""
-    import multiprocessing
-
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    context.set_forkserver_preload(["augment.render", "augment.affine"])
-    with _Pool(workers, mp_context=context, initializer=_start_worker) as pool:
-        try:
-            yield pool
-        except KeyboardInterrupt:
-            pool.kill()  # what they were at is rendered again
-            raise
-
-
-def _start_worker() -> None:
-    """Ctrl-C reaches every process of the terminal, but only the main one is to act on it; no worker outlives that."""
-    import signal
-    import threading
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_main, daemon=True).start()
-
-
-def _end_with_main() -> None:
-    """Killed outright, the main process can't stop its workers, and they would go on beside the next build."""
-    from multiprocessing import parent_process
-
-    if main_process := parent_process():
-        main_process.join()
-        os._exit(1)
 
 
 @contextmanager

@@ -39,12 +39,13 @@ def is_foreign(folder: Path) -> bool:
 def files_in(folder: Path) -> dict[str, int]:
     """The files below SPLIT/CLASS of an image folder: path relative to it -> time of change in ns."""
     found = {}
+    start = len(f"{folder}/")
     for split in contract.SPLITS:
         with contextlib.suppress(FileNotFoundError):
-            for label in os.scandir(folder / split):
+            for label in os.scandir(f"{folder}/{split}"):
                 # A stray file between the class folders (.DS_Store, say) is found too, to be dropped as any other.
                 for entry in os.scandir(label.path) if label.is_dir() else [label]:
-                    found[Path(entry.path).relative_to(folder).as_posix()] = entry.stat().st_mtime_ns
+                    found[entry.path[start:].replace(os.sep, "/")] = entry.stat().st_mtime_ns
     return found
 
 

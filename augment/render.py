@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import random
-import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -124,6 +123,15 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     return resized.astype(np.uint8, copy=False)
 
 
+def check(style: Style) -> None:
+    """Make a style's pipeline, for its errors.
+
+    Raises:
+        RecipeError: as `pipeline` has it.
+    """
+    pipeline(style)
+
+
 @cache
 def pipeline(style: Style) -> "A.Compose":
     """The albumentations pipeline of a style's transforms, each tried on a gray and an RGB image of its size.
@@ -215,11 +223,11 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    """Write a file under a hidden name of its own, which no other job has, and then name it."""
+    temporary = f"{path.parent}/.{path.name}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:  # noqa: PTH123  # as everywhere in here, a Path costs more
             file.write(data)
-        Path(temporary).chmod(0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

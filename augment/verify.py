@@ -143,6 +143,7 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
     with held(place.images, place.manifest), told_in_one_line(place.images):
         for path in files_in(place.images).keys() - set(drafted.planned.rows["path"]):
             _set_aside(place.images / path, place.images)
+        place.manifest.unlink(missing_ok=True)  # or, with its checksum in the card, it would pass for this very set's
     build(scanned, recipe, place, executor, progress, drop_leaks=drop_leaks)
 
 

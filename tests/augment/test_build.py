@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from augment import build as stage
-from augment import cli
 from augment.journal import partial
 from augment.plan import PlanError
+from augment.pool import pool as processes
 from augment.recipe import Recipe, RecipeError
 from augment.scan import scan
 from manifests import contract
@@ -174,8 +174,8 @@ def test_one_worker_and_three_give_the_same_bytes(source: Path, tmp_path: Path) 
     Image.fromarray(colour).save(source / "train" / "NORMAL" / "colour.png")
     recipe = dataclasses.replace(SMALL, per_class=150)
     for workers in (1, 3):
-        with cli._pool(workers) as pool:
-            build(tmp_path / str(workers), source, recipe, pool)
+        with processes(workers) as executor:
+            build(tmp_path / str(workers), source, recipe, executor)
     build(tmp_path / "thread", source, recipe)
     expect_whole(tmp_path / "1")
     assert content(tmp_path / "1") == content(tmp_path / "3") == content(tmp_path / "thread")
@@ -537,8 +537,8 @@ def test_a_worker_that_dies_is_told_and_the_build_goes_on_later(source: Path, tm
         return progress
 
     recipe = dataclasses.replace(SMALL, per_class=800)
-    with pytest.raises(stage.BuildError, match="a worker died"), cli._pool(2) as pool:
-        build(tmp_path / "killed", source, recipe, pool, kill_workers(pool))
+    with pytest.raises(stage.BuildError, match="a worker died"), processes(2) as executor:
+        build(tmp_path / "killed", source, recipe, executor, kill_workers(executor))
     expect_nothing(tmp_path / "killed")
     assert build(tmp_path / "killed", source, recipe).reused > 0
     build(tmp_path / "whole", source, recipe)

@@ -104,10 +104,11 @@ def test_help_loads_nothing_heavy(environment) -> None:
 
 
 def test_a_build_never_loads_tensorflow(folder: Path, environment) -> None:
-    """TensorFlow is imported by train only: a whole build, in one process, does without it."""
+    """TensorFlow is imported by train only: neither a build nor what its workers import brings it in."""
     code = (
         "import sys; from augment.cli import main\n"
         "main(['build', '--recipe', 'set.yaml', '--source', 'source', '--workers', '1'], standalone_mode=False)\n"
+        "import augment.render, augment.affine\n"
         "assert 'albumentations' in sys.modules and not {'tensorflow', 'keras'} & sys.modules.keys()"
     )
     script = folder / "script.py"

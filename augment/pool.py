@@ -1,0 +1,58 @@
+"""The processes that render on this machine: quick to start, and gone when the main process is."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import forkserver, parent_process
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """An executor whose processes are forked from a clean one, which has the imports behind it.
+
+    That one starts at once, and imports while the caller is still reading. Interrupted, the pool kills whatever
+    runs: a worker may be at a large image, and what it was at is rendered again.
+    """
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(["augment.render", "augment.affine"])
+        # Ctrl-C reaches every process of the terminal, but only the main one is to act on it. What is blocked here
+        # stays blocked in that process and in the workers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as executor:
+        try:
+            yield executor
+        except KeyboardInterrupt:
+            _kill(executor)
+            raise
+
+
+def _kill(executor: ProcessPoolExecutor) -> None:
+    executor.shutdown(wait=False, cancel_futures=True)
+    threading.excepthook = lambda _: None  # the executor's own thread may trip over what was cancelled
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    # It may still be at its imports; there is no public way to it.
+    if pid := forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]  # noqa: SLF001
+        os.kill(pid, signal.SIGKILL)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_with_main() -> None:
+    """Killed outright, the main process can't stop its workers, and they would go on beside the next build."""
+    if main_process := parent_process():
+        main_process.join()
+        os._exit(1)
