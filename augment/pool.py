@@ -1,5 +1,6 @@
 """The processes that render on this machine: quick to start, and gone when the main process is."""
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -7,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import forkserver, parent_process
+from multiprocessing import forkserver, parent_process, resource_tracker
 
 
 @contextmanager
@@ -22,12 +23,14 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     if forks:
         context.set_forkserver_preload(["augment.render", "augment.affine"])
         # Ctrl-C reaches every process of the terminal, but only the main one is to act on it. What is blocked here
-        # stays blocked in that process and in the workers.
+        # stays blocked in that process and in the workers; the tracker's start, which would lift it, comes before.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        atexit.register(_kill_server)  # with nothing to render it is still at its imports, and holds our output open
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as executor:
         try:
             yield executor
@@ -41,7 +44,14 @@ def _kill(executor: ProcessPoolExecutor) -> None:
     threading.excepthook = lambda _: None  # the executor's own thread may trip over what was cancelled
     for worker in multiprocessing.active_children():
         worker.kill()
-    # It may still be at its imports; there is no public way to it.
+    _kill_server()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()  # else it and the interpreter's end may trip over each other
+
+
+def _kill_server() -> None:
+    """End the process that workers are forked from, which may be at its imports. There is no public way to it."""
     if pid := forkserver._forkserver._forkserver_pid:  # type: ignore[attr-defined]  # noqa: SLF001
         os.kill(pid, signal.SIGKILL)
 
