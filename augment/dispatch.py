@@ -1,7 +1,7 @@
 """Hands rendering to an executor, a batch of sources at a time, and takes in what comes of it."""
 
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from pathlib import Path
 
 import pandas as pd
@@ -42,9 +42,12 @@ def outcomes(
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield from future.result()
-    finally:
+    except BrokenExecutor:  # it fails them all itself, and would trip over one that is cancelled
+        raise
+    except BaseException:
         for future in pending:
             future.cancel()
+        raise
 
 
 def _run_all(jobs: list[Job]) -> list[tuple[Job, Outcome]]:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import InvalidStateError, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver, parent_process, resource_tracker
 
@@ -31,6 +31,7 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         atexit.register(_kill_server)  # with nothing to render it is still at its imports, and holds our output open
+    threading.excepthook = _tell_thread_error
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as executor:
         try:
             yield executor
@@ -41,13 +42,18 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _kill(executor: ProcessPoolExecutor) -> None:
     executor.shutdown(wait=False, cancel_futures=True)
-    threading.excepthook = lambda _: None  # the executor's own thread may trip over what was cancelled
     for worker in multiprocessing.active_children():
         worker.kill()
     _kill_server()
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join()  # else it and the interpreter's end may trip over each other
+
+
+def _tell_thread_error(error: threading.ExceptHookArgs) -> None:
+    """If workers are killed, the executor's own thread may trip over a task that was cancelled: nobody's concern."""
+    if not isinstance(error.exc_value, InvalidStateError):
+        threading.__excepthook__(error)
 
 
 def _kill_server() -> None:

@@ -27,6 +27,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 SOURCES, OUTPUTS, SIZE, QUALITY = 2000, 4000, 224, 95
+FEWER = 10  # the slow ones make this part of the outputs only, which leaves their speed as it is
 RECIPE = f"""per_class: {OUTPUTS // 2}
 val: 0
 test: 0
@@ -74,7 +75,7 @@ def keras_generator(files: dict[str, list[str]], source: Path, out: Path, worker
             save_to_dir=str(folder_of(out, label)),
             save_format="jpeg",
         )
-        for _ in range(OUTPUTS // len(files) // 50):
+        for _ in range(OUTPUTS // FEWER // len(files) // 50):
             next(flow)
 
 
@@ -87,12 +88,12 @@ def augmentor(files: dict[str, list[str]], source: Path, out: Path, workers: int
         pipeline.rotate(probability=1, max_left_rotation=10, max_right_rotation=10)
         pipeline.zoom(probability=1, min_factor=1.0, max_factor=1.2)
         pipeline.resize(probability=1, width=SIZE, height=SIZE)
-        pipeline.sample(OUTPUTS // len(files), multi_threaded=True)
+        pipeline.sample(OUTPUTS // FEWER // len(files), multi_threaded=True)
 
 
 def plain_loop(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
     """What one writes with albumentations: read, resize, transform, write, an output at a time."""
-    one_after_the_other(0, tasks(files, out))
+    one_after_the_other(0, tasks(files, out)[::FEWER])
 
 
 def process_pool(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
@@ -193,8 +194,8 @@ def timed(
         how(files, source, out, workers)
     seconds = time.perf_counter() - start
     written = sum(1 for _ in out.rglob("*.jp*g"))
-    if abs(written - OUTPUTS) > OUTPUTS // 50:
-        raise SystemExit(f"{how.__name__} wrote {written} images, not {OUTPUTS}")
+    if written < 0.9 * OUTPUTS / FEWER:
+        raise SystemExit(f"{how.__name__} wrote {written} images only")
     return written / seconds
 
 
