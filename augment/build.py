@@ -96,7 +96,7 @@ def build(
     place.check()
     with held(place.images, place.manifest):
         try:
-            unreadable = known_unreadable(scanned, contract.read_card(place.manifest))
+            unreadable = known_unreadable(scanned, recipe, contract.read_card(place.manifest))
         except (contract.ContractError, TypeError):  # no set yet, or a card that was tampered with
             unreadable = []
         drafted = draft(scanned, recipe, unreadable, drop_leaks=drop_leaks)
@@ -124,7 +124,7 @@ def told_in_one_line(images: Path) -> Iterator[None]:
             "a worker died (out of memory?); run the same command again to go on, with fewer --workers"
         ) from None
     except OSError as error:
-        fault = f"{error.filename or images}: {error.strerror or error}"
+        fault = f"{error.filename2 or error.filename or images}: {error.strerror or error}"
         raise BuildError(f"{fault}; mend that, then run the same command again to go on") from None
 
 

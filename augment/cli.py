@@ -262,7 +262,9 @@ def _one_line_errors(resume: str = "") -> Iterator[None]:
             click.echo(f"Interrupted. {resume}", err=True)
             sys.exit(130)
         if isinstance(error, OSError) and error.filename is not None:
-            raise _Refused(f"{error.filename}: {error.strerror}; mend that, then run the same command again") from None
+            raise _Refused(
+                f"{error.filename2 or error.filename}: {error.strerror}; mend that, then run the same command again"
+            ) from None
         if (  # every stage's own errors are ValueErrors
             not isinstance(error, (ValueError, FileExistsError))
             or type(error).__module__.partition(".")[0] not in ("augment", "manifests", "builtins")
@@ -317,7 +319,7 @@ def _print_audit(report: dict[str, Any]) -> None:
     groups = [f"{e['group']}: {', '.join(e['images'])}" for e in report["groups_in_several_splits"]]
     _print_first("patients in several splits", groups)
     for kind in ("byte_identical", "pixel_identical", "near_identical"):
-        across_first = sorted(report[kind], key=lambda found: found["where"])
+        across_first = sorted(report[kind], key=lambda found: ("splits" not in found["where"], found["where"]))
         told = [f"{' = '.join(found['files'])} ({found['where']})" for found in across_first]
         _print_first(f"groups of {kind.replace('_', '-')} images", told)
 

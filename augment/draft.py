@@ -98,9 +98,12 @@ def draft(scanned: Scan, recipe: Recipe, unreadable: Sequence[Rejected] = (), *,
     return Draft(scanned, recipe, drop_leaks, tuple(unreadable), plan(sources, recipe, drop_leaks=drop_leaks))
 
 
-def known_unreadable(scanned: Scan, card: dict[str, Any]) -> list[Rejected]:
-    """The sources that the build behind `card` could not decode and that are still the same."""
-    if card.get("versions") != versions():
+def known_unreadable(scanned: Scan, recipe: Recipe, card: dict[str, Any]) -> list[Rejected]:
+    """The sources that the build behind `card` could not decode, that are still the same and would be decoded alike."""
+    then, wanted = card.get("recipe"), recipe.as_dict()
+    if card.get("versions") != versions() or not isinstance(then, dict):
+        return []
+    if any(then.get(setting) != wanted[setting] for setting in ("size", "max_pixels")):
         return []
     now = dict(zip(scanned.sources["source"], scanned.sources["source_sha256"], strict=True))
     told = [Rejected(**entry) for entry in card.get("rejected", [])]

@@ -133,7 +133,7 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
     drop_leaks = card.get("on_leak") == "drop"
     scanned = scan(place.source, recipe.group, os.cpu_count() or 1)
     try:
-        unreadable = known_unreadable(scanned, card)
+        unreadable = known_unreadable(scanned, recipe, card)
     except TypeError as error:  # the card was tampered with
         raise VerifyError(f"the card's rejected can't be used: {error}") from None
     drafted = draft(scanned, recipe, unreadable, drop_leaks=drop_leaks)

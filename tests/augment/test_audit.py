@@ -1,148 +1,348 @@
-"""Looking at a source folder before building, and leaks that `build` refuses or leaves out."""
+"""The audit of a source folder: what it counts and finds, what `build` makes of leaks, and the real X-rays."""
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from augment.audit import audit
-from augment.recipe import KERMANY
 from manifests import contract
-from manifests.pixels import MAX_PIXELS
 
-Call = Callable[..., Result]
-
-
-def report(source: Path, **settings: Any) -> dict[str, Any]:
-    """The findings, with the defaults of the command line."""
-    asked = {"group": KERMANY, "distance": 20, "max_pixels": MAX_PIXELS, "workers": 2, **settings}
-    return audit(source, progress=lambda *_: None, **asked).report
+COUNTS = {"train/NORMAL": 4, "train/b": 7, "test/NORMAL": 2, "test/b": 2}
 
 
 @pytest.fixture
-def source(make_source: Callable[..., Path], tmp_path: Path) -> Path:
-    """Train and test of two classes, large enough for perceptual hashes to tell images apart."""
-    counts = {"train/NORMAL": 3, "train/PNEUMONIA": 6, "test/NORMAL": 2, "test/PNEUMONIA": 2}
-    return make_source(tmp_path / "source", counts, size=(256, 192))
+def source(tmp_path: Path, make_source) -> Path:
+    """A source folder without a fault: 15 images of 48 x 36."""
+    return make_source(tmp_path / "source", COUNTS)
 
 
-def test_a_sound_folder_is_counted_and_has_no_findings(source: Path) -> None:
-    """Counts by split and class, formats with bit depth, sizes; and nothing unreadable, leaking or alike."""
-    found = report(source)
-    assert found["counts"] == {"train": {"NORMAL": 3, "PNEUMONIA": 6}, "test": {"NORMAL": 2, "PNEUMONIA": 2}}
-    assert found["formats"] == {"JPEG L 8 bits": 13}
-    assert found["width"] == {"least": 256, "median": 256, "most": 256}
-    assert found["groups"] == 3 + 2 + 2 + 1
+@pytest.fixture
+def audit(tmp_path: Path, source: Path, call):
+    """A function (options) -> result and JSON report of the audit of `source`."""
+
+    def invoke(*options: str, exit_code: int = 0):
+        result = call("audit", source, "--json", tmp_path / "report.json", *options)
+        assert (result.exit_code, result.stderr) == (exit_code, ""), result.output
+        return result, json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+    return invoke
+
+
+def first(folder: Path) -> Path:
+    """The first image of a class folder."""
+    return min(folder.iterdir())
+
+
+def xray(number: int) -> Image.Image:
+    """A drawing that shares its outline with every other: two dark fields on gray, with spots of its own."""
+    rng = np.random.default_rng(number)
+    image = Image.new("L", (256, 256), 120)
+    draw = ImageDraw.Draw(image)
+    for left in (30, 140):
+        draw.ellipse((left, 40, left + 85, 220), fill=60)
+    for x, y, radius, level in zip(
+        *rng.integers(10, 246, (2, 30)), rng.integers(5, 40, 30), rng.integers(0, 255, 30), strict=True
+    ):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=int(level))
+    return image
+
+
+def test_a_folder_without_fault_is_counted(source: Path, audit) -> None:
+    """Counts by split and class, patients, formats with mode and bit depth, and sizes; nothing found; nothing written."""
+    Image.new("L", (60, 20), 7).save(source / "train" / "NORMAL" / "small.png")
+    before = sorted((path, path.lstat().st_mtime_ns) for path in source.rglob("*"))
+    result, report = audit("--strict")
+    assert report["images"] == 16
+    assert report["counts"] == {"test": {"NORMAL": 2, "b": 2}, "train": {"NORMAL": 5, "b": 7}}
+    assert report["groups"] == 4 + 3 + 2 + 1 + 1
+    assert report["formats"] == {"JPEG L 8 bits": 15, "PNG L 8 bits": 1}
+    assert report["width"] == {"least": 48, "median": 48, "most": 60}
+    assert report["height"] == {"least": 20, "median": 36, "most": 36}
     for kind in ("unreadable", "groups_in_several_splits", "byte_identical", "pixel_identical", "near_identical"):
-        assert found[kind] == []
+        assert report[kind] == []
+    assert result.stdout.startswith(f"16 images of 11 patients (groups) in {source}\n")
+    for line in (
+        "  test   NORMAL 2, b 2",
+        "  train  NORMAL 5, b 7",
+        "  width: 48 to 60, median 48",
+        "0 patients in several",
+    ):
+        assert line in result.stdout
+    assert sorted((path, path.lstat().st_mtime_ns) for path in source.rglob("*")) == before
 
 
-def test_formats_and_unreadable_files_are_told(source: Path) -> None:
-    """Sixteen bits and colour are seen for what they are, and a file that is no image has its reason."""
-    Image.new("I;16", (40, 30), 900).save(source / "train" / "NORMAL" / "deep.png")
-    Image.new("RGB", (500, 30), (9, 0, 0)).save(source / "train" / "NORMAL" / "colour.bmp")
-    (source / "test" / "NORMAL" / "broken.jpeg").write_bytes(b"\xff\xd8 no image")
-    found = report(source)
-    assert found["formats"] == {"BMP RGB 8 bits": 1, "JPEG L 8 bits": 13, "PNG I;16 16 bits": 1}
-    assert found["width"] == {"least": 40, "median": 256, "most": 500}
-    assert [entry["source"] for entry in found["unreadable"]] == ["test/NORMAL/broken.jpeg"]
-    assert found["unreadable"][0]["reason"]
+def test_modes_and_bit_depths_are_told(source: Path, audit) -> None:
+    """As the files declare them: 16 bits, colour, alpha, CMYK, one bit, palette, each counted by format."""
+    folder = source / "train" / "NORMAL"
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 65536, (9, 9), dtype=np.uint16)).save(folder / "1.png")
+    Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / "2.png")
+    Image.fromarray(rng.integers(0, 256, (9, 9, 4), dtype=np.uint8)).save(folder / "3.png")
+    Image.fromarray(rng.integers(0, 256, (9, 9, 4), dtype=np.uint8), mode="CMYK").save(folder / "4.jpeg")
+    Image.fromarray(rng.integers(0, 2, (9, 9), dtype=np.uint8) > 0).save(folder / "5.tiff")
+    Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).quantize(8).save(folder / "6.gif")
+    _, report = audit()
+    told = {
+        "PNG I;16 16 bits",
+        "PNG RGB 8 bits",
+        "PNG RGBA 8 bits",
+        "JPEG CMYK 8 bits",
+        "TIFF 1 1 bits",
+        "GIF P 8 bits",
+    }
+    assert report["formats"] == {"JPEG L 8 bits": 15, **dict.fromkeys(told, 1)}
 
 
-def test_a_patient_in_several_splits_depends_on_the_reading(source: Path) -> None:
-    """person7_virus and person7_bacteria are two patients by kind and number, and one by number alone."""
-    image = next(source.glob("train/PNEUMONIA/*"))
-    Image.open(image).rotate(90, expand=True).save(source / "train/PNEUMONIA/person7_virus_1.jpeg")
-    Image.open(image).rotate(180).save(source / "test/PNEUMONIA/person7_bacteria_2.jpeg")
-    assert report(source)["groups_in_several_splits"] == []
-    told = report(source, group=r"person(\d+)")["groups_in_several_splits"]
-    assert {"group": "7", "images": {"test": 1, "train": 1}} in told
+def test_unreadable_files_are_listed(source: Path, audit) -> None:
+    """Broken, empty, hidden, stray and too large: each with its reason; --strict makes it exit code 1."""
+    folder = source / "train" / "NORMAL"
+    (folder / "broken.jpeg").write_bytes(first(folder).read_bytes()[:200])
+    (folder / "empty.png").touch()
+    (folder / ".hidden").touch()
+    (source / "notes.txt").write_text("beside")
+    Image.new("L", (100, 90), 7).save(folder / "large.png")
+    result, report = audit("--max-pixels", "8999")
+    assert {entry["source"]: entry["reason"] for entry in report["unreadable"]} == {
+        "notes.txt": "beside the folders train, val and test",
+        "train/NORMAL/.hidden": "hidden",
+        "train/NORMAL/broken.jpeg": report["unreadable"][2]["reason"],
+        "train/NORMAL/empty.png": "empty file (0 bytes)",
+        "train/NORMAL/large.png": "declares 100 x 90 pixels, more than the limit of 8,999",
+    }
+    assert "runcated" in report["unreadable"][2]["reason"]
+    assert "5 unreadable or no image:\n  notes.txt: beside the folders train, val and test\n" in result.stdout
+    assert len(audit("--strict", exit_code=1)[1]["unreadable"]) == 4
 
 
-def test_images_alike_are_found_by_bytes_by_pixels_and_by_looks(source: Path) -> None:
-    """Each pair is told once, by the strictest likeness, with what it crosses; different drawings are not."""
-    first, second, third = sorted(source.glob("train/PNEUMONIA/*"))[::2]
-    shutil.copy(first, source / "train" / "NORMAL" / "copy.jpeg")
-    for ending in ("png", "bmp"):
-        Image.open(second).save(source / "test" / "PNEUMONIA" / f"same.{ending}")
-    drawn = np.random.default_rng(3).integers(0, 256, (48, 64), dtype=np.uint8)  # as rich in detail as an X-ray
-    Image.fromarray(drawn).resize((256, 192), Image.Resampling.BICUBIC).save(third)
-    Image.open(third).resize((200, 150)).save(source / "train" / "PNEUMONIA" / "reduced.jpeg", quality=60)
+def test_a_patient_in_several_splits_is_found(source: Path, audit) -> None:
+    """By kind and number together as by default, or by another reading with --group."""
+    folder = source / "test" / "b"
+    # Another patient than train's person6_virus, unless the kind is ignored.
+    xray(1).save(folder / "person6_bacteria_1.jpeg")
+    assert first(source / "train" / "b").name.startswith("person6_virus")
+    assert audit()[1]["groups_in_several_splits"] == []
+    number_alone = r"person(\d+)"
+    result, report = audit("--group", number_alone)
+    assert report["groups_in_several_splits"] == [{"group": "6", "images": {"test": 1, "train": 3}}]
+    assert "1 patients in several splits:\n  6: test, train\n" in result.stdout
+    assert audit("--strict")[0].exit_code == 0
+    audit("--strict", "--group", number_alone, exit_code=1)
 
-    found = report(source)
-    names = [path.relative_to(source).as_posix() for path in (first, second, third)]
-    assert found["byte_identical"] == [
-        {"files": ["train/NORMAL/copy.jpeg", names[0]], "where": "across classes"},
+
+def test_byte_identical_images_are_found(source: Path, audit) -> None:
+    """Groups of files with the same bytes, each with whether it crosses splits or classes."""
+    original = first(source / "train" / "NORMAL")
+    shutil.copy(original, source / "train" / "NORMAL" / "copy.jpeg")
+    other = first(source / "train" / "b")
+    shutil.copy(other, source / "train" / "NORMAL" / "twin.jpeg")
+    shutil.copy(first(source / "test" / "b"), source / "test" / "NORMAL" / "twin.jpeg")
+    result, report = audit("--strict")
+    train, test = f"train/b/{other.name}", f"test/b/{first(source / 'test' / 'b').name}"
+    assert report["byte_identical"] == [
+        {"files": ["test/NORMAL/twin.jpeg", test], "where": "across classes"},
+        {"files": [f"train/NORMAL/{original.name}", "train/NORMAL/copy.jpeg"], "where": "within a split and class"},
+        {"files": ["train/NORMAL/twin.jpeg", train], "where": "across classes"},
     ]
-    assert found["pixel_identical"] == [
-        {"files": ["test/PNEUMONIA/same.bmp", "test/PNEUMONIA/same.png", names[1]], "where": "across splits"},
+    assert (report["pixel_identical"], report["near_identical"]) == ([], [])
+    assert f"3 groups of byte-identical images:\n  test/NORMAL/twin.jpeg = {test} (across classes)\n" in result.stdout
+    shutil.copy(original, source / "test" / "b" / "leak.jpeg")
+    _, report = audit("--strict", exit_code=1)
+    files = ["test/b/leak.jpeg", f"train/NORMAL/{original.name}", "train/NORMAL/copy.jpeg"]
+    assert {"files": files, "where": "across splits and across classes"} in report["byte_identical"]
+
+
+def test_pixel_identical_images_are_found(source: Path, audit) -> None:
+    """The same pixels as PNG and BMP, gray and RGB, across splits: one group, which --strict minds."""
+    image = xray(1)
+    image.save(source / "train" / "NORMAL" / "x.png")
+    image.save(source / "test" / "NORMAL" / "x.bmp")
+    image.convert("RGB").save(source / "test" / "NORMAL" / "rgb.png")
+    xray(2).save(source / "train" / "NORMAL" / "other.png")
+    result, report = audit("--strict", exit_code=1)
+    files = ["test/NORMAL/rgb.png", "test/NORMAL/x.bmp", "train/NORMAL/x.png"]
+    assert report["pixel_identical"] == [{"files": files, "where": "across splits"}]
+    assert (report["byte_identical"], report["near_identical"]) == ([], [])
+    assert f"1 groups of pixel-identical images:\n  {' = '.join(files)} (across splits)\n" in result.stdout
+
+
+def test_a_group_of_identical_bytes_is_not_told_twice(source: Path, audit) -> None:
+    """Equal bytes are equal pixels; only where more files have the pixels is that group told as well."""
+    xray(1).save(source / "train" / "NORMAL" / "x.png")
+    shutil.copy(source / "train" / "NORMAL" / "x.png", source / "train" / "NORMAL" / "y.png")
+    _, report = audit()
+    assert [len(report[kind]) for kind in ("byte_identical", "pixel_identical", "near_identical")] == [1, 0, 0]
+    xray(1).save(source / "train" / "b" / "z.bmp")
+    _, report = audit()
+    assert [len(report[kind]) for kind in ("byte_identical", "pixel_identical", "near_identical")] == [1, 1, 0]
+    assert len(report["pixel_identical"][0]["files"]) == 3
+
+
+def test_near_identical_images_are_found(source: Path, audit) -> None:
+    """A copy that was reduced, recompressed or brightened is found, another drawing is not; distance is an option."""
+    folder = source / "train" / "NORMAL"
+    for number in range(12):
+        xray(number).save(folder / f"xray{number}.png")
+    xray(3).resize((128, 128), Image.Resampling.LANCZOS).save(source / "test" / "b" / "reduced.jpeg", quality=60)
+    xray(5).point(lambda level: min(255, level + 12)).save(folder / "brightened.jpeg", quality=80)
+    result, report = audit()
+    found = {tuple(pair["files"]): pair["where"] for pair in report["near_identical"]}
+    assert found == {
+        ("test/b/reduced.jpeg", "train/NORMAL/xray3.png"): "across splits and across classes",
+        ("train/NORMAL/brightened.jpeg", "train/NORMAL/xray5.png"): "within a split and class",
+    }
+    most = max(pair["distance"] for pair in report["near_identical"])
+    assert 0 < most <= 20
+    assert "2 groups of near-identical images:\n  test/b/reduced.jpeg = train/NORMAL/xray3.png (across" in result.stdout
+    audit("--strict", exit_code=1)
+    assert len(audit("--distance", str(most - 1))[1]["near_identical"]) < 2
+    assert len(audit("--distance", "128")[1]["near_identical"]) > 100
+
+
+def test_a_folder_without_splits_has_no_leaks(tmp_path: Path, make_source, call) -> None:
+    """CLASS/*: counted under 'all', and look-alikes are told, but nothing crosses splits."""
+    make_source(tmp_path / "plain", {"NORMAL": 3, "b": 3})
+    shutil.copy(first(tmp_path / "plain" / "b"), tmp_path / "plain" / "NORMAL" / "copy.jpeg")
+    result = call("audit", tmp_path / "plain", "--strict")
+    assert result.exit_code == 0
+    assert "  all    NORMAL 4, b 3\n" in result.stdout
+    assert "1 groups of byte-identical images:\n  NORMAL/copy.jpeg = b/" in result.stdout
+
+
+def test_long_lists_are_cut_on_the_screen_only(source: Path, audit) -> None:
+    """Of many findings the first eight are printed, those across splits before others; the JSON has them all."""
+    for number in range(12):
+        for place in ("train/b", "test/b" if number == 11 else "train/NORMAL"):
+            Image.new("L", (20, 20), 20 * number).save(source / place / f"image{number:02}.png")
+    result, report = audit()
+    assert len(report["byte_identical"]) == 12
+    told = result.stdout.partition("12 groups of byte-identical images:\n")[2].splitlines()
+    assert told[0] == "  test/b/image11.png = train/b/image11.png (across splits)"
+    assert told[8] == "  ... and 4 more; --json has them all"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--group", "person"], "--group: group is 'person', expected a regular expression with one (group)"),
+        (["--group", "("], "--group: group is '(', not a regular expression"),
+    ],
+)
+def test_a_wrong_option_is_one_line(source: Path, call, options: list[str], named: str) -> None:
+    """A pattern that is none: exit code 2, and the value and what was expected."""
+    result = call("audit", source, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert named in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_is_one_line(source: Path, tmp_path: Path, call) -> None:
+    """--json names a folder: the message names it and the fault."""
+    (tmp_path / "report").mkdir()
+    result = call("audit", source, "--json", tmp_path / "report")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'report'}" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.glob(".report*")) == []
+
+
+def test_a_source_that_is_no_set_is_one_line(tmp_path: Path, call) -> None:
+    """No such folder, or no classes: told as `build` tells it."""
+    result = call("audit", tmp_path / "none")
+    assert result.exit_code == 2
+    assert (
+        result.stderr
+        == f"Error: {tmp_path / 'none'}: no such folder; --source takes a folder with one sub-folder a class\n"
+    )
+
+
+@pytest.fixture
+def build(tmp_path: Path, source: Path, call):
+    """A function (options) -> result that builds the source folder."""
+    (tmp_path / "set.yaml").write_text("per_class: 20\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n")
+
+    def invoke(*options: str):
+        words = ("--recipe", tmp_path / "set.yaml", "--source", source, "--root", tmp_path)
+        return call("build", *words, *options)
+
+    return invoke
+
+
+def same_patient(source: Path) -> tuple[str, str, str]:
+    xray(1).save(source / "test" / "NORMAL" / "IM-0002-0009.jpeg")
+    return "patient", "test/NORMAL/IM-0002-0009.jpeg", "train/NORMAL/IM-0002-0001.jpeg"
+
+
+def same_image(source: Path) -> tuple[str, str, str]:
+    shutil.copy(source / "train" / "NORMAL" / "IM-0002-0001.jpeg", source / "test" / "b" / "leak.jpeg")
+    return "identical image", "test/b/leak.jpeg", "train/NORMAL/IM-0002-0001.jpeg"
+
+
+@pytest.mark.parametrize("leak", [same_patient, same_image], ids=lambda leak: leak.__name__)
+def test_a_build_refuses_a_leak_or_drops_it_from_train(tmp_path: Path, source: Path, build, leak) -> None:
+    """A patient or image in train and test: an error that names both files; told to drop it, train goes without it."""
+    what, in_test, in_train = leak(source)
+    for options in ([], ["--dry-run"], ["--on-leak", "error"]):
+        result = build(*options)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == (
+            f"Error: one {what} in two splits: {in_test} is in test, {in_train} in train; take one of them out of the "
+            "source folder, or let --on-leak drop leave it out of train\n"
+        )
+        assert not list(tmp_path.glob("manifests/set*"))
+    result = build("--on-leak", "drop")
+    assert result.exit_code == 0, result.output
+    card = contract.read_card(tmp_path / "manifests" / "set.csv")
+    assert card["rejected"] == [
+        {
+            "source": in_train,
+            "reason": f"dropped: its patient or image is in test too ({in_test})",
+            "source_sha256": "",
+        }
     ]
-    (near,) = found["near_identical"]
-    assert near["files"] == [names[2], "train/PNEUMONIA/reduced.jpeg"]
-    assert near["where"] == "within a split and class"
-    assert 0 <= near["distance"] <= 20
+    rows = contract.read(tmp_path / "manifests" / "set.csv")
+    in_the_test_folder = {path.relative_to(source).as_posix() for path in source.glob("test/*/*")}
+    assert set(rows[rows["split"] == "test"]["source"]) == in_the_test_folder
+    assert in_train not in set(rows["source"])
+    assert rows.groupby(["split", "label"]).size()["train"].to_dict() == {"NORMAL": 16, "b": 16}
+    assert "Up to date" in build("--on-leak", "drop").stdout
 
 
-def test_the_command_tells_writes_json_and_fails_when_it_is_to(source: Path, tmp_path: Path, call: Call) -> None:
-    """Findings alone are no failure; with --strict a leak is, and a sound folder still is not."""
-    assert call("audit", source, "--strict").exit_code == 0
-    train, test = next(source.glob("train/NORMAL/*")), source / "test" / "NORMAL" / "copy.jpeg"
-    shutil.copy(train, test)
-    plain = call("audit", source, "--json", tmp_path / "found.json")
-    assert plain.exit_code == 0, plain.output
-    assert "1 groups of byte-identical images" in plain.output
-    assert "across splits" in plain.output
-    written = json.loads((tmp_path / "found.json").read_text())
-    assert written["byte_identical"][0]["files"] == [
-        "test/NORMAL/copy.jpeg",
-        train.relative_to(source).as_posix(),
-    ]
-    assert call("audit", source, "--strict").exit_code == 1
+@pytest.fixture(scope="module")
+def real(xrays_224: Path, tmp_path_factory, call):
+    """A function (options) -> report on the real X-rays."""
 
+    def audit(*options: str):
+        path = tmp_path_factory.mktemp("real") / "report.json"
+        result = call("audit", xrays_224, "--json", path, *options)
+        assert result.exit_code == 0, result.output
+        return json.loads(path.read_text())
 
-@pytest.mark.parametrize("what", ["patient", "image"])
-def test_a_build_refuses_a_leak_or_leaves_it_out_of_train(source: Path, tmp_path: Path, call: Call, what: str) -> None:
-    """Both files are named; --on-leak drop keeps test as it is and lists what train lost among the rejected."""
-    train = min(source.glob("train/NORMAL/*"))
-    if what == "image":
-        leak = source / "test" / "NORMAL" / "other.jpeg"
-        shutil.copy(train, leak)
-    else:
-        leak = source / "test" / "NORMAL" / f"{train.stem}-2.jpeg"
-        Image.open(train).rotate(180).save(leak)
-    (tmp_path / "small.yaml").write_text("per_class: 8\nval: 0\ntransforms: [HorizontalFlip]\n")
-    words = ("build", "--recipe", tmp_path / "small.yaml", "--source", source, "--root", tmp_path)
-    refused = call(*words)
-    assert refused.exit_code == 2
-    assert train.name in refused.output
-    assert leak.name in refused.output
-    assert not (tmp_path / "manifests" / "small.csv").exists()
-
-    dropped = call(*words, "--on-leak", "drop")
-    assert dropped.exit_code == 0, dropped.output
-    rows = contract.read(tmp_path / "manifests" / "small.csv")
-    name = train.relative_to(source).as_posix()
-    assert name not in set(rows["source"])
-    assert leak.relative_to(source).as_posix() in set(rows.loc[rows["split"] == "test", "source"])
-    (entry,) = contract.read_card(tmp_path / "manifests" / "small.csv")["rejected"]
-    assert entry["source"] == name
-    assert leak.name in entry["reason"]
-    assert "Up to date" in call(*words, "--on-leak", "drop").output
+    return audit
 
 
 @pytest.mark.slow
-def test_the_real_xrays_are_as_they_are_known_to_be(xrays_224: Path) -> None:
-    """30 groups of identical files, none across splits; no patient in two splits, but 170 by number alone."""
-    found = report(xrays_224)
-    assert found["images"] == 5856
-    assert len(found["byte_identical"]) == 30
-    assert not any("splits" in alike["where"] for alike in found["byte_identical"])
-    assert found["groups_in_several_splits"] == []
-    assert found["near_identical"] == []
-    assert len(report(xrays_224, group=r"person(\d+)")["groups_in_several_splits"]) == 170
+def test_the_real_xrays_are_as_they_are_known(real) -> None:
+    """5,856 images, 30 groups of byte-identical files, and no patient in two splits by kind and number together."""
+    report = real()
+    assert report["images"] == 5856
+    assert report["counts"] == {
+        "test": {"NORMAL": 234, "PNEUMONIA": 390},
+        "train": {"NORMAL": 1341, "PNEUMONIA": 3875},
+        "val": {"NORMAL": 8, "PNEUMONIA": 8},
+    }
+    assert report["unreadable"] == []
+    assert report["width"] == report["height"] == {"least": 224, "median": 224, "most": 224}
+    assert len(report["byte_identical"]) == 30
+    assert not any("splits" in found["where"] for found in report["byte_identical"])
+    assert report["groups_in_several_splits"] == []
+
+
+@pytest.mark.slow
+def test_by_number_alone_170_real_patients_would_be_in_two_splits(real) -> None:
+    """--group reads the number without the kind."""
+    report = real("--group", r"person(\d+)", "--distance", "0")
+    across = [found for found in report["groups_in_several_splits"] if {"train", "test"} <= found["images"].keys()]
+    assert len(across) == 170
