@@ -16,28 +16,31 @@ NAME := $(basename $(notdir $(RECIPE)))
 BUILD = $(PY) -m augment build --source "$(SOURCE)" $(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS))
 FIT = $(PY) -m train fit --weights "$(WEIGHTS)" $(if $(SEED),--seed $(SEED)) \
 	$(if $(EPOCHS),--epochs $(EPOCHS) --fine-tune-epochs $(EPOCHS))
+STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2
 
 .DEFAULT_GOAL := help
 XRAYS ?= ../shared/data/chest_xray_full/train
-.PHONY: help augment train study test quick bench lint format lock clean
+.PHONY: help augment train study test quick bench bench-train lint format lock clean
 
 help:  ## Say what there is
 	@echo "make TARGET [SOURCE=folder] [RECIPE=name or file] [SEED=n] [WORKERS=n] [WEIGHTS=imagenet, random or file] [EPOCHS=n]"
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 	@echo "Now: SOURCE=$(SOURCE) RECIPE=$(RECIPE) WEIGHTS=$(WEIGHTS)"
 
 augment: $(VENV)/ready | $(SOURCE)  ## Build the set of RECIPE from SOURCE (data/chest_xray, or a synthetic sample)
 	@$(BUILD) --recipe "$(RECIPE)"
 
-train: augment  ## Build the set if it isn't there, train on it and say where the results are
+train: augment  ## Build the set if it isn't there, train on it, report, and say where the results are
 	@$(FIT) manifests/$(NAME).csv
+	@$(PY) -m train report runs/$(NAME)
 
-study: $(VENV)/ready | $(SOURCE)  ## Build the study's three sets, train on each and compare
+study: $(VENV)/ready | $(SOURCE)  ## Build the study's three sets, train on each, and with class weights on the first, compare and report
 	@test "$(SOURCE)" != data/sample || { echo "make study: give SOURCE=folder, or put the X-rays under data/chest_xray"; exit 2; }
 	@for recipe in original augment1 augment2; do \
 		$(BUILD) --recipe $$recipe && $(FIT) manifests/$$recipe.csv || exit; \
 	done
-	@$(PY) -m train compare runs/original runs/augment1 runs/augment2
+	@$(FIT) manifests/original.csv --class-weight balanced --run runs/original-balanced
+	@$(PY) -m train compare $(STUDY) && $(PY) -m train report $(STUDY)
 
 test: lint  ## Lint, check formats and types, and run all tests
 	@$(PY) -m pytest
@@ -50,6 +53,9 @@ bench: $(VENV)/ready-dev  ## Measure the builder beside others; XRAYS=folder of 
 	@$(PY) benchmarks/planning.py
 	@$(PY) benchmarks/build.py "$(XRAYS)"
 
+bench-train: $(VENV)/ready-dev  ## Measure training beside plain Keras, on the set of RECIPE
+	@$(BUILD) --recipe "$(RECIPE)" && $(PY) benchmarks/training.py manifests/$(NAME).csv --weights "$(WEIGHTS)"
+
 lint: $(VENV)/ready-dev
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
@@ -57,13 +63,13 @@ format: $(VENV)/ready-dev  ## Format the code
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
 lock: $(VENV)/ready-dev  ## Resolve requirements*.in anew into the lock files
-	@$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate requirements.in -o requirements.txt
-	@$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+	@for name in requirements requirements-openvino requirements-onnx requirements-dev; do \
+		$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+			--no-header --no-annotate $$name.in -o $$name.txt || exit; \
+	done
 
 clean:  ## Remove the built sets, the sample and kept activations (runs and .venv stay)
-	rm -rf data/augmented data/.*.partial data/activations data/sample manifests/*.csv manifests/*.json
+	rm -rf data/augmented data/.*.partial data/activations data/sample manifests/*.csv manifests/*.json manifests/*.html
 
 data/sample: | $(VENV)/ready
 	@$(PY) -m augment sample $@

@@ -11,10 +11,10 @@ import pandas as pd
 
 from augment.dispatch import outcomes
 from augment.draft import Draft, draft, known_unreadable
+from augment.job import Style, check
 from augment.journal import JOURNAL, Journal, close, files_in, is_foreign, partial, reopen
 from augment.lock import held
 from augment.recipe import Recipe
-from augment.render import Style, check
 from augment.scan import Rejected, Scan, digest
 from manifests import contract
 

@@ -1,12 +1,19 @@
-"""Hands rendering to an executor, a batch of sources at a time, and takes in what comes of it."""
+"""Hands work to an executor, rendering a batch of sources at a time, and takes in what comes of it."""
 
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
 
 import pandas as pd
 
-from augment.render import Job, Outcome, Style, Variant, run
+from augment.job import Job, Outcome, Style, Variant, run_all
+from augment.pool import uninterrupted
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 _BATCH = 32  # images a task: small enough that a kill loses little, large enough to hide the hand-over
 _WINDOW = 64  # tasks handed over at a time: the rest of a million need no memory yet
@@ -30,28 +37,35 @@ def outcomes(
     """
     for folder in sorted({images / path.rpartition("/")[0] for path in rows["path"]}):
         folder.mkdir(parents=True, exist_ok=True)
-    pending: set[Future[list[tuple[Job, Outcome]]]] = set()
+    for batch in results(run_all, _batches(rows, style, source, images), executor):
+        yield from batch
+
+
+def results(run: Callable[[Task], Result], tasks: Iterator[Task], executor: Executor) -> Iterator[Result]:
+    """Yield what `run` makes of each task as it comes in, which need not be in their order.
+
+    Raises:
+        BrokenProcessPool: a worker died. What `run` raises is raised as well.
+    """
+    pending: set[Future[Result]] = set()
+    finished: SimpleQueue[Future[Result]] = SimpleQueue()
     try:
-        for batch in _batches(rows, style, source, images):
-            pending.add(executor.submit(_run_all, batch))
-            if len(pending) >= _WINDOW:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield from future.result()
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield from future.result()
+        while True:
+            for task in islice(tasks, _WINDOW - len(pending)):
+                with uninterrupted():
+                    pending.add(future := executor.submit(run, task))
+                future.add_done_callback(finished.put)
+            if not pending:
+                return
+            future = finished.get()
+            pending.remove(future)
+            yield future.result()
     except BrokenExecutor:  # it fails them all itself, and would trip over one that is cancelled
         raise
     except BaseException:
         for future in pending:
             future.cancel()
         raise
-
-
-def _run_all(jobs: list[Job]) -> list[tuple[Job, Outcome]]:
-    return [(job, run(job)) for job in jobs]
 
 
 def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[list[Job]]:

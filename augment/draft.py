@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from augment import __version__
+from augment.job import Style
 from augment.plan import Plan, PlanError, plan
 from augment.recipe import Recipe
-from augment.render import Style
 from augment.scan import Rejected, Scan
 
 # The packages whose version can change a set's bytes.

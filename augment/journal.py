@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from augment.render import Written
+from augment.job import Written
 from augment.scan import digest
 from manifests import contract
 

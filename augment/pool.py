@@ -1,19 +1,22 @@
-"""The processes that render on this machine: quick to start, and gone when the main process is."""
+"""The processes that render and compare on this machine: quick to start, and gone when the main process is."""
 
 import atexit
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import InvalidStateError, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver, parent_process, resource_tracker
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_RENDERERS = ("augment.job", "augment.render", "augment.affine")
+
 
 @contextmanager
-def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """An executor whose processes are forked from a clean one, which has the imports behind it.
+def pool(workers: int, modules: Sequence[str] = _RENDERERS) -> Iterator[ProcessPoolExecutor]:
+    """An executor whose processes are forked from a clean one, which has imported the `modules` they work with.
 
     That one starts at once, and imports while the caller is still reading. Interrupted, the pool kills whatever
     runs: a worker may be at a large image, and what it was at is rendered again.
@@ -21,7 +24,7 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["augment.render", "augment.affine"])
+        context.set_forkserver_preload(["augment.cli", *modules])
         # Ctrl-C reaches every process of the terminal, but only the main one is to act on it. What is blocked here
         # stays blocked in that process and in the workers; the tracker's start, which would lift it, comes before.
         resource_tracker.ensure_running()
@@ -38,6 +41,23 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         except KeyboardInterrupt:
             _kill(executor)
             raise
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put a signal off while an executor holds locks, which an exception in their midst could leave locked for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for first in came[:1]:
+        signal.raise_signal(first)
 
 
 def _kill(executor: ProcessPoolExecutor) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from manifests.pixels import MAX_PIXELS
+from manifests import MAX_PIXELS
 
 RECIPES = Path(__file__).parent / "recipes"
 # Kermany's naming: kind and number together make the patient.

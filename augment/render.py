@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from augment.recipe import Recipe, RecipeError
-from manifests.pixels import Pixels, UnreadableImage, decode
+from augment.job import Job, Outcome, Style, Variant, Written
+from augment.recipe import RecipeError
+from manifests.pixels import Pixels, UnreadableImage, decode_to
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -29,59 +30,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 cv2.setNumThreads(1)  # the pool has a worker a core already
 
 
-class Style(NamedTuple):
-    """What all images of a set have in common."""
-
-    size: tuple[int, int]  # width, height
-    quality: int
-    transforms: str  # JSON, as in Recipe
-    max_pixels: int
-
-    @classmethod
-    def of(cls, recipe: Recipe) -> "Style":
-        """What a recipe says of every image alike."""
-        return cls(recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels)
-
-
-class Variant(NamedTuple):
-    """One image to be: 0 is the source itself, only resized."""
-
-    path: str  # relative to the image folder
-    variant: int
-    seed: int
-
-
-class Job(NamedTuple):
-    """One source with all its variants that are to be rendered into the image folder."""
-
-    source: Path
-    source_sha256: str
-    images: Path
-    variants: tuple[Variant, ...]
-    style: Style
-
-
-class Written(NamedTuple):
-    """A written image: which one it is (a seed stands for source, number and set seed), and what came of it."""
-
-    path: str
-    seed: int
-    transform: str
-    width: int
-    height: int
-    sha256: str
-
-
-class Outcome(NamedTuple):
-    """What came of a job: the images written, or why the source can't be used and whether its bytes are to blame."""
-
-    written: list[Written]
-    reason: str = ""
-    unreadable: bool = False
-
-
 def run(job: Job) -> Outcome:
-    """Read, render and write one source's variants; each file appears under its name only when whole.
+    """Read, render and write one source's variants.
 
     Raises:
         OSError: an image can't be written (the disk is full, say). What is wrong with the source is returned.
@@ -110,39 +60,19 @@ def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple
     Raises:
         UnreadableImage: the source can't be decoded.
     """
-    image = resize(decode(data, style.size, style.max_pixels), style.size)
+    image = decode_to(data, style.size, style.max_pixels)
     return [_render_one(image, variant, style) for variant in variants]
 
 
-def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Stretch an image to (width, height): area-averaged when it shrinks, bilinear when it grows."""
-    if image.shape[1::-1] == size:
-        return image
-    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized.astype(np.uint8, copy=False)
-
-
-def check(style: Style) -> None:
-    """Make a style's pipeline, for its errors.
-
-    Raises:
-        RecipeError: as `pipeline` has it.
-    """
-    pipeline(style)
-
-
 @cache
-def pipeline(style: Style) -> "A.Compose":
-    """The albumentations pipeline of a style's transforms, each tried on a gray and an RGB image of its size.
+def pipeline(style: Style) -> "tuple[A.BasicTransform, ...]":
+    """A style's transforms, each tried on a gray and an RGB image of its size.
 
     Raises:
         RecipeError: an unknown transform or parameter, or one that gives no 8-bit image of the same size.
     """
-    import albumentations as A
-
     listed = json.loads(style.transforms)
-    steps = [_transform(name, parameters) for entry in listed for name, parameters in entry.items()]
+    steps = tuple(_transform(name, parameters) for entry in listed for name, parameters in entry.items())
     width, height = style.size
     for step in steps:
         for kind, shape in (("a gray", (height, width)), ("an RGB", (height, width, 3))):
@@ -153,7 +83,7 @@ def pipeline(style: Style) -> "A.Compose":
                     f"transform {type(step).__name__} fails on {kind} image: {_one_line(error)}"
                 ) from None
             _expect_image(changed, shape, type(step).__name__)
-    return A.Compose(steps, save_applied_params=True)
+    return steps
 
 
 def _transform(name: str, parameters: dict[str, Any]) -> "A.BasicTransform":
@@ -188,17 +118,26 @@ def _expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) ->
 def _render_one(image: Pixels, variant: Variant, style: Style) -> tuple[bytes, str]:
     applied = ""
     if variant.variant > 0:
-        steps = pipeline(style)
-        # One stream for all steps, in their order: set_random_seed would hand each the same one.
-        steps.set_random_state(np.random.default_rng(variant.seed), random.Random(variant.seed))
-        result = steps(image=image)
-        _expect_image(result["image"], image.shape, "the transforms together")
-        image, applied = result["image"], _describe(result["applied_transforms"])
+        image, applied = _transformed(image, variant.seed, style)
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, style.quality])
     if not done:
         raise UnreadableImage(f"can't be encoded as JPEG: {pixels.dtype} {pixels.shape}")
     return jpeg.tobytes(), applied
+
+
+def _transformed(image: Pixels, seed: int, style: Style) -> tuple[Pixels, str]:
+    """Apply the steps one after the other, as albumentations' Compose does with half a dozen checks between them."""
+    # One stream for all steps, in their order: set_random_seed would hand each the same one.
+    numpy_stream, python_stream = np.random.default_rng(seed), random.Random(seed)
+    applied, shape = [], image.shape
+    for step in pipeline(style):
+        step.set_random_state(numpy_stream, python_stream)
+        image = step(image=image)["image"]
+        if drawn := step.get_applied_params():
+            applied.append((type(step).__name__, drawn))
+    _expect_image(image, shape, "the transforms together")
+    return image, _describe(applied)
 
 
 def _describe(applied: list[tuple[str, dict[str, Any]]]) -> str:
@@ -223,14 +162,11 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file under a hidden name of its own, which no other job has, and then name it."""
-    temporary = f"{path.parent}/.{path.name}"
+    """Write a file of a folder in the making: what a kill leaves of it is in no journal, and is written again."""
     try:
-        with open(temporary, "wb") as file:  # noqa: PTH123  # as everywhere in here, a Path costs more
-            file.write(data)
-        os.replace(temporary, path)
+        path.write_bytes(data)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
 
 

@@ -13,10 +13,10 @@ import pandas as pd
 from augment.build import Place, build, told_in_one_line
 from augment.dispatch import outcomes
 from augment.draft import draft, known_unreadable, versions
+from augment.job import Style
 from augment.journal import files_in
 from augment.lock import held
 from augment.recipe import Recipe, RecipeError, resolve
-from augment.render import Style
 from augment.scan import digest, digest_all, scan
 from manifests import contract
 
@@ -38,8 +38,8 @@ class Fault(NamedTuple):
 def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list[Fault]:
     """Hash every image of a set and list what is not as the manifest has it, sorted.
 
-    A manifest that is no longer what the build wrote is a fault itself; where it can't be read at all, it is the
-    only one that can be told.
+    A manifest that is no longer what the build wrote is a fault itself; where it breaks off or can't be read, the
+    images of the lines before that are checked, and nothing is called a stray.
 
     Raises:
         ContractError: there is no card that says what should be there.
@@ -50,19 +50,27 @@ def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list
     try:
         rows = contract.read(manifest)
     except contract.ContractError as error:
-        return [Fault("altered", manifest.as_posix(), f"the manifest: {error}")]
-    faults = []
+        before = contract.read_before(error, manifest)
+        detail = f"{error}; of the images, those of the {len(before):,} lines before it were checked"
+        return [Fault("altered", manifest.as_posix(), detail), *_faulty(before, root, workers, progress)]
+    faults = _faulty(rows, root, workers, progress)
     if digest(manifest)[0] != card.get("manifest_sha256"):
         faults.append(Fault("altered", manifest.as_posix(), "the manifest is not as the build wrote it"))
+    images = _images(card, manifest)
+    strays = {f"{images}/{path}" for path in files_in(root / images)} - set(rows["path"])
+    return sorted([*faults, *(Fault("stray", path, "not in the manifest") for path in strays)])
+
+
+def _faulty(rows: pd.DataFrame, root: Path, workers: int, progress: Progress) -> list[Fault]:
+    """The images of some rows that are missing or altered, sorted."""
+    faults = []
     found = digest_all([f"{root}/{path}" for path in rows["path"]], workers, progress)
     for path, expected, (sha256, fault) in zip(rows["path"], rows["sha256"], found, strict=True):
         if sha256 != expected:
             missing = not os.path.lexists(f"{root}/{path}")
             detail = "" if missing else fault or f"SHA-256 is {sha256[:12]}..., not {expected[:12]}..."
             faults.append(Fault("missing" if missing else "altered", path, detail))
-    images = _images(card, manifest)
-    strays = {f"{images}/{path}" for path in files_in(root / images)} - set(rows["path"])
-    return sorted([*faults, *(Fault("stray", path, "not in the manifest") for path in strays)])
+    return sorted(faults)
 
 
 def repair(

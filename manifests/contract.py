@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,10 +63,7 @@ def read(manifest: Path) -> pd.DataFrame:
             raise ContractError(
                 f"{manifest}, line 1: got the header {_clip(','.join(header))}, expected {','.join(COLUMNS)}"
             )
-        # A blank line is a broken row, not nothing. With index_col=False pandas would drop surplus fields in silence.
-        rows = pd.read_csv(
-            manifest, dtype=str, keep_default_na=False, na_values=[], encoding="utf-8", skip_blank_lines=False
-        )
+        rows = _parsed(manifest)
     except FileNotFoundError:
         raise ContractError(f"{manifest}: no such manifest; build one with `python -m augment build`") from None
     except pd.errors.ParserError as error:
@@ -78,6 +74,32 @@ def read(manifest: Path) -> pd.DataFrame:
         fields = len(COLUMNS) + rows.index.nlevels
         raise ContractError(f"{manifest}, line 2: got {fields} fields, expected {len(COLUMNS)}")
     return validate(rows, manifest)
+
+
+def read_before(error: ContractError, manifest: Path) -> pd.DataFrame:
+    """The rows that stand before what `read` found fault with; none where it named no line."""
+    found = re.search(r", line (\d+)", str(error))
+    lines = int(found[1]) - 2 if found else 0
+    if lines < 1:
+        return pd.DataFrame(columns=COLUMNS)
+    try:
+        return validate(_parsed(manifest, lines), manifest)
+    except ContractError as earlier:
+        return read_before(earlier, manifest)
+
+
+def _parsed(manifest: Path, lines: int | None = None) -> pd.DataFrame:
+    # A blank line is a broken row, not nothing. With index_col=False pandas would drop surplus fields in silence.
+    return pd.read_csv(
+        manifest,
+        dtype=str,
+        keep_default_na=False,
+        na_values=[],
+        encoding="utf-8",
+        skip_blank_lines=False,
+        nrows=lines,
+        engine="c",
+    )
 
 
 def read_card(manifest: Path) -> dict[str, Any]:
@@ -118,19 +140,21 @@ def write(manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:
         raise
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 so that `path` holds either what it held before or all of the new text."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write bytes, or text as UTF-8, so that `path` holds either what it held before or all of the new content.
+
+    One process at a time. What a kill leaves is beside it as `.NAME.tmp`, and gone once `path` is written again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -236,9 +260,3 @@ def _where_parsing_failed(manifest: Path, fault: str) -> str:
 def _clip(value: object) -> str:
     text = "nothing" if pd.isna(value) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
+from manifests import MAX_PIXELS
+
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # JPEG opens MPO (phones' JPEGs with a preview) as well
-MAX_PIXELS = 178_956_970  # as Pillow: 512 MB at 3 bytes a pixel; more is refused before decoding
 Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the limit the caller gives
 
 Pixels = NDArray[np.uint8]
@@ -68,6 +70,26 @@ def decode(data: bytes, cover: tuple[int, int] | None = None, max_pixels: int = 
     """
     with _opened(data) as image:
         return _pixels(image, data, cover, max_pixels)
+
+
+def decode_to(data: bytes, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode an image file and stretch it to (width, height): the one way from a file to a network's input.
+
+    A set's variant 0 is this, written as a JPEG and read again.
+
+    Raises:
+        UnreadableImage: as `decode` has it.
+    """
+    return resize(decode(data, size, max_pixels), size)
+
+
+def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """Stretch an image to (width, height): area-averaged when it shrinks, bilinear when it grows."""
+    if image.shape[1::-1] == size:
+        return image
+    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.astype(np.uint8, copy=False)
 
 
 @contextmanager

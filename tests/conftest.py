@@ -1,12 +1,23 @@
 """Fixtures for all tests: tiny source folders of real images, and the real X-rays where they are at hand."""
 
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("evenset", deadline=None)
+settings.load_profile("evenset")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 MakeSource = Callable[..., Path]
 
@@ -47,6 +58,25 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A function (bytes) -> folder that makes a file system of that size, or gives the one it made another size."""
+    folder = tmp_path / "disk"
+
+    def resize(size: int) -> Path:
+        how = ["-o", f"remount,size={size}"] if folder.exists() else ["-t", "tmpfs", "-o", f"size={size}"]
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run(["mount", *how, "tmpfs", folder], check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no right to mount a small file system: {done.stderr.strip()}")
+        return folder
+
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small file system takes root and `mount`")
+    yield resize
+    subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+
+
 @pytest.fixture(scope="session")
 def xrays_full() -> Path:
     """240 real X-rays at full size: train/{NORMAL,PNEUMONIA}/*.jpeg. Read only."""
@@ -65,3 +95,57 @@ def _xrays(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real X-rays at {folder}; set EVENSET_XRAYS to the folder that holds {name}")
     return folder
+
+
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+# It asks for nothing of its own, so that whatever it asks for is the page's.
+_QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run",
+)  # fmt: skip
+
+
+class Opened(NamedTuple):
+    """A page in the browser, with the errors it has told and the URLs it has asked for so far."""
+
+    page: "Page"
+    errors: list[str]
+    requests: list[str]
+
+
+OpenPage = Callable[..., Opened]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """A real headless Chromium."""
+    found = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
+    if not found:
+        pytest.skip("no Chromium to show the page in; get one by: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=_QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: "Browser") -> Iterator[OpenPage]:
+    """A function (file, playwright's context options) -> Opened that opens a page from the file system."""
+    contexts = []
+
+    def opened(file: Path, **options: Any) -> Opened:
+        contexts.append(chromium.new_context(**options))
+        shown = Opened(contexts[-1].new_page(), [], [])
+        shown.page.on(
+            "console", lambda told: shown.errors.append(told.text) if told.type in ("error", "warning") else None
+        )
+        shown.page.on("pageerror", lambda error: shown.errors.append(str(error)))
+        shown.page.on("request", lambda request: shown.requests.append(request.url))
+        shown.page.goto(file.resolve().as_uri())
+        return shown
+
+    yield opened
+    for context in contexts:
+        context.close()

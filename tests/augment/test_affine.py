@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from augment.affine import KerasAffine
 from augment.recipe import load
-from augment.render import resize
-from manifests.pixels import decode
+from manifests.pixels import decode, resize
 
 # Keras calls SciPy by a name that SciPy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")

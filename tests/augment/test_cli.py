@@ -1,5 +1,6 @@
 """The command line: help with examples, one line for each error, nothing left behind, and what it prints."""
 
+import json
 import shlex
 import shutil
 import signal
@@ -97,7 +98,19 @@ def test_every_example_is_a_command_that_exists(names: tuple[str, ...], command:
 
 def test_help_loads_nothing_heavy(environment) -> None:
     """Importing the command line loads neither TensorFlow nor albumentations, OpenCV, pandas, NumPy or SciPy."""
-    heavy = ["tensorflow", "keras", "albumentations", "cv2", "pandas", "numpy", "scipy", "PIL", "yaml"]
+    heavy = [
+        "tensorflow",
+        "keras",
+        "albumentations",
+        "cv2",
+        "pandas",
+        "numpy",
+        "scipy",
+        "PIL",
+        "yaml",
+        "jinja2",
+        "skimage",
+    ]
     code = f"import sys, augment.cli; print([name for name in {heavy} if name in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"
@@ -314,3 +327,32 @@ def test_an_interrupted_build_says_how_to_go_on(folder: Path, make_source, envir
     (folder / "set.yaml").write_text(RECIPE)
     assert run("build", "--recipe", "set.yaml", "--source", "source").returncode == 0
     assert len(contract.read(folder / "manifests" / "set.csv")) == 45
+
+
+def test_scripts_get_json_or_silence(tmp_path: Path, make_source, call) -> None:
+    """--json prints one JSON value and nothing else, --quiet nothing at all; errors are told in any case."""
+    make_source(tmp_path / "source", {"NORMAL": 6, "b": 9})
+    (tmp_path / "set.yaml").write_text("per_class: 10\ntransforms: [HorizontalFlip]\n")
+    words = ("build", "--recipe", tmp_path / "set.yaml", "--source", tmp_path / "source", "--root", tmp_path)
+    dry = call(*words, "--dry-run", "--json")
+    assert dry.exit_code == 0, dry.stderr
+    planned = json.loads(dry.stdout)
+    built = json.loads(call(*words, "--json").stdout)
+    assert built["counts"] == planned["counts"]
+    assert built["rendered"] == sum(count["images"] for count in built["counts"])
+    assert built["rejected"] == planned["rejected"]
+    assert Path(built["manifest"]).is_file()
+    assert call(*words, "--quiet").stdout == ""
+
+    verify = ("verify", built["manifest"], "--root", tmp_path)
+    assert json.loads(call(*verify, "--json").stdout) == []
+    image = contract.read(Path(built["manifest"]))["path"].iloc[0]
+    (tmp_path / image).unlink()
+    broken = call(*verify, "--json")
+    assert json.loads(broken.stdout) == [{"kind": "missing", "path": image, "detail": ""}]
+    assert broken.exit_code == 1
+    silent = call(*verify, "--quiet")
+    assert (silent.exit_code, silent.stdout) == (1, "")
+    refused = call("verify", tmp_path / "nowhere.csv", "--quiet")
+    assert refused.exit_code == 2
+    assert "nowhere" in refused.stderr

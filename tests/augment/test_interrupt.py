@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from augment.render import Job, Style, Variant, render, run
+from augment.job import Job, Style, Variant
+from augment.render import render, run
 from augment.scan import digest
 from manifests import contract
 
@@ -109,7 +110,7 @@ def test_a_signal_ends_a_build_that_can_go_on(root: Path, large, start, everythi
     else:
         process.send_signal(signal.Signals[how])
     told, complaint = process.communicate(timeout=20)  # returns once the last worker has ended, too
-    assert process.returncode in (130, -signal.SIGINT)  # which are one and the same to a shell
+    assert process.returncode in (130, -signal.SIGINT), complaint  # one and the same to a shell
     assert (told, complaint) == ("", "Interrupted. Run the same command again to go on from here.\n")
     for name in (IMAGES, MANIFEST, "manifests/set.json"):
         assert not (root / name).exists()
@@ -177,17 +178,17 @@ def kill_at_random(root: Path, process: Process, rng: random.Random) -> bool:
 
 @pytest.mark.slow
 def test_builds_killed_at_many_moments_lose_nothing(root: Path, large, start, everything) -> None:
-    """40 x kill -9, in new sets and in updates: a manifest means a whole set, and no image that was done is done again.
+    """32 x kill -9, in new sets and in updates: a manifest means a whole set, and no image that was done is done again.
 
     Each time the same command is run again, until the set is finished; then it equals one that was never interrupted.
     """
     rng = random.Random(40)
     kills, sets, target = 0, 0, 0
-    while kills < 40 or sets < 4:
+    while kills < 32 or sets < 4:
         expected = large[1][TARGETS[target]]
         before = finished(root)
         process = start(root, *BUILD)
-        killed = kills < 40 and kill_at_random(root, process, rng)
+        killed = kills < 32 and kill_at_random(root, process, rng)
         _, complaint = process.communicate(timeout=120)  # returns once the last worker has ended, too
         expect_truth(root)
         folder = root / (PARTIAL if (root / PARTIAL).exists() else IMAGES)
@@ -206,7 +207,54 @@ def test_builds_killed_at_many_moments_lose_nothing(root: Path, large, start, ev
         if sets % 3 == 0:
             shutil.rmtree(root / "data")
             shutil.rmtree(root / "manifests")
-    assert kills >= 40
+    assert kills == 32
+
+
+# Runs the command line and kills itself just before its n-th change to the files of a root, those of images aside.
+KILLED_AT = """
+import os, signal, sys
+left, root = int(sys.argv[1]), sys.argv[2]
+def watch(event, args):
+    global left
+    writes = event in ("os.rename", "os.remove") or (event == "open" and (args[2] or 0) & 3)
+    if writes and str(args[0]).startswith(root) and not str(args[0]).endswith((".jpg", ".lock", ".holder")):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+from augment.cli import main
+if __name__ == "__main__":
+    main(sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+def test_an_update_killed_before_any_of_its_steps_is_never_half_of_each(
+    tmp_path: Path, make_source, start, call, everything
+) -> None:
+    """A finished set becomes another; kill -9 before each change of a file: a manifest means a whole set, and it goes on."""
+    make_source(tmp_path / "source", {"train/NORMAL": 4, "train/b": 6, "test/NORMAL": 2, "test/b": 2})
+    (tmp_path / "script.py").write_text(KILLED_AT)
+    (tmp_path / "set.yaml").write_text(RECIPE.format(20))
+    words = ("build", "--recipe", tmp_path / "set.yaml", "--source", tmp_path / "source", "--workers", "1", "--root")
+    assert call(*words, tmp_path / "old").exit_code == 0
+    (tmp_path / "set.yaml").write_text(RECIPE.format(30))
+    assert call(*words, tmp_path / "new").exit_code == 0
+    expected, steps = everything(tmp_path / "new"), 0
+    for step in range(1, 100):
+        root = tmp_path / f"killed{step}"
+        shutil.copytree(tmp_path / "old", root)
+        process = start(tmp_path, step, root, *words, root, command=(str(tmp_path / "script.py"),))
+        process.communicate(timeout=60)
+        expect_truth(root)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        steps = step
+        assert call(*words, root).exit_code == 0
+        assert everything(root) == expected
+    assert everything(root) == expected
+    assert 10 < steps < 99
 
 
 def test_what_a_kill_at_the_very_end_leaves_is_tidied_up(tmp_path: Path, make_source, call, everything) -> None:
@@ -219,28 +267,6 @@ def test_what_a_kill_at_the_very_end_leaves_is_tidied_up(tmp_path: Path, make_so
     (tmp_path / IMAGES / ".journal.csv").write_text("\n")
     assert "Up to date, nothing to render" in call(*words).stdout
     assert everything(tmp_path) == whole
-
-
-Resize = Callable[[int], Path]
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Resize]:
-    """A function (bytes) -> folder that makes a file system of that size, or gives the one it made another size."""
-    folder = tmp_path / "disk"
-
-    def resize(size: int) -> Path:
-        how = ["-o", f"remount,size={size}"] if folder.exists() else ["-t", "tmpfs", "-o", f"size={size}"]
-        folder.mkdir(exist_ok=True)
-        done = subprocess.run(["mount", *how, "tmpfs", folder], check=False, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"no right to mount a small file system: {done.stderr.strip()}")
-        return folder
-
-    if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("mounting a small file system takes root and `mount`")
-    yield resize
-    subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
 
 
 @pytest.fixture
@@ -260,7 +286,7 @@ def space(root: Path) -> int:
     return (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 
 
-def test_an_image_is_whole_or_it_has_no_name(tmp_path: Path, noisy: Path, disk: Resize) -> None:
+def test_an_image_is_whole_or_it_has_no_name(tmp_path: Path, noisy: Path, disk: Callable[[int], Path]) -> None:
     """Whatever room is left, down to a part of an image: it is written whole, or there is an error and no file."""
     source = noisy / "train" / "NORMAL" / "0.png"
     data, style = source.read_bytes(), Style((160, 160), 95, "[]", 2**20)
@@ -280,9 +306,9 @@ def test_an_image_is_whole_or_it_has_no_name(tmp_path: Path, noisy: Path, disk: 
     pytest.fail("there was room, but no image")
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.2, 0.5, 0.8, 0.97, 0.99, 0.995])
+@pytest.mark.parametrize("share", [0, 0.2, 0.6, 0.97, 0.995])
 def test_a_full_disk_is_told_and_the_build_goes_on_later(
-    tmp_path: Path, noisy: Path, disk: Resize, call, everything, share: float
+    tmp_path: Path, noisy: Path, disk: Callable[[int], Path], call, everything, share: float
 ) -> None:
     """One line that names place, fault and fix, again and again; nothing half-done; with more room, the same set."""
     (tmp_path / "set.yaml").write_text(RECIPE.format(100).replace("64", "160"))
@@ -309,9 +335,9 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(
     assert share < 0.5 or "reused 0" not in result.stdout
 
 
-@pytest.mark.parametrize("room", [0, 2, 20, 200])
+@pytest.mark.parametrize("room", [0, 20, 200])
 def test_a_full_disk_harms_no_finished_set(
-    tmp_path: Path, noisy: Path, disk: Resize, call, everything, room: int
+    tmp_path: Path, noisy: Path, disk: Callable[[int], Path], call, everything, room: int
 ) -> None:
     """The disk fills up while a set is updated: its manifest goes or stays true, and with more room it is updated."""
     (tmp_path / "set.yaml").write_text(RECIPE.format(60).replace("64", "160"))
@@ -337,7 +363,7 @@ def test_a_full_disk_harms_no_finished_set(
 
 @pytest.mark.parametrize("damaged", ["an image", "the manifest"])
 def test_a_full_disk_stops_a_repair_that_can_go_on(
-    tmp_path: Path, noisy: Path, disk: Resize, call, everything, damaged: str
+    tmp_path: Path, noisy: Path, disk: Callable[[int], Path], call, everything, damaged: str
 ) -> None:
     """Repair tells it in one line as well; with more room, the same command gives back the very bytes."""
     (tmp_path / "set.yaml").write_text(RECIPE.format(20).replace("64", "160"))

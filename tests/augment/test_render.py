@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from augment.affine import KerasAffine
+from augment.job import Job, Outcome, Style, Variant
 from augment.recipe import Recipe, RecipeError
-from augment.render import Job, Outcome, Style, Variant, pipeline, render, resize, run
-from manifests.pixels import MAX_PIXELS, UnreadableImage, decode
+from augment.render import pipeline, render, run
+from manifests import MAX_PIXELS
+from manifests.pixels import UnreadableImage, decode, resize
 
 AFFINE = {"KerasAffine": {"rotation_range": 20, "width_shift_range": 0.1, "height_shift_range": 0.1, "zoom_range": 0.2}}
 FLIPS = [{"HorizontalFlip": {"p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}]

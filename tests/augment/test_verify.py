@@ -128,7 +128,9 @@ def test_repair_gives_back_the_very_bytes(root: Path, built: Path, everything, c
     assert everything(root) == {**everything(built), **aside}
     assert not (root / IMAGES / "train" / "OTHER").exists()
     assert call("verify", MANIFEST).stdout == CLEAN
+    before = listing(root / "manifests")
     assert "Up to date, nothing to render" in build(call, root).stdout
+    assert listing(root / "manifests") == before
 
 
 def test_only_what_is_damaged_is_rendered_again(root: Path, call) -> None:
@@ -239,12 +241,16 @@ def test_a_stranger_breaks_a_set_and_mends_it(root: Path, built: Path, everythin
         (root / path).unlink()
     Image.open(root / listed[1]).rotate(180).save(root / listed[1])
     (root / STRAYS[0]).write_text("added")
+    before = contract.read(root / MANIFEST)["path"].tolist()[:43]
     cut_in_a_line(root / MANIFEST)
     telling = start(root, "verify", MANIFEST)
     told, complaint = telling.communicate(timeout=60)
     assert (telling.returncode, complaint) == (1, "")
-    assert f" altered  {MANIFEST}  the manifest: " in told
-    assert f"{MANIFEST}, line 45, column sha256: got " in told
+    assert f" altered  {MANIFEST}  {MANIFEST}, line 45, column sha256: got " in told
+    assert "those of the 43 lines before it were checked" in told
+    gone = {path for path in before if path in listed[4:44:4]}
+    assert gone
+    assert {line.split()[1] for line in told.splitlines() if line.startswith(" missing")} == gone
     mending = start(root, "verify", MANIFEST, "--repair")
     told, complaint = mending.communicate(timeout=60)
     assert (mending.returncode, complaint) == (0, "")

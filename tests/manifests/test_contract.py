@@ -56,7 +56,9 @@ TEXT = st.sampled_from(
     ["NaN", "NA", "null", '"', "a,b", "=1+1", "'", " x ", "#", "0x1", "1e5", "ärzte", "肺", "a b"]
 ) | (
     st.text(
-        st.characters(exclude_categories=["Cs"], exclude_characters=[chr(c) for c in [*range(32), 127]]), min_size=1
+        st.characters(exclude_categories=["Cs"], exclude_characters=[chr(c) for c in [*range(32), 127]]),
+        min_size=1,
+        max_size=20,
     )
 )
 SEGMENT = TEXT.map(lambda text: "_" + text.replace("/", "|").replace("\\", "|"))
@@ -64,17 +66,22 @@ PATH = st.lists(SEGMENT, min_size=1, max_size=4).map("/".join)
 WHOLE = st.integers(0, 2**63 - 1)
 DIGEST = st.binary(min_size=32, max_size=32).map(bytes.hex)
 SOURCE = st.tuples(TEXT, st.sampled_from(contract.SPLITS), PATH, TEXT, DIGEST)
-APPLIED = st.lists(st.dictionaries(TEXT, st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False))))
+APPLIED = st.lists(
+    st.dictionaries(
+        TEXT, st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=3), max_size=3
+    ),
+    max_size=3,
+)
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> pd.DataFrame:
     """Valid tables: a group and a source's bytes stay in one split, each path is there once."""
     sources = draw(
-        st.lists(SOURCE, min_size=1, max_size=5, unique_by=(lambda source: source[3], lambda source: source[4]))
+        st.lists(SOURCE, min_size=1, max_size=3, unique_by=(lambda source: source[3], lambda source: source[4]))
     )
     rows = []
-    for path in draw(st.lists(PATH, unique=True, max_size=12)):
+    for path in draw(st.lists(PATH, unique=True, max_size=6)):
         label, split, source, group, sha256 = draw(st.sampled_from(sources))
         variant = draw(WHOLE)
         transform = json.dumps(draw(APPLIED), ensure_ascii=draw(st.booleans())) if variant else ""
@@ -347,7 +354,7 @@ def test_a_failed_replacement_keeps_the_old_text(tmp_path: Path) -> None:
 
 
 def test_written_files_have_the_permissions_that_the_umask_allows(tmp_path: Path) -> None:
-    """Temporary files are private; the finished ones are as readable as any other new file."""
+    """Manifest and card are as readable as any other new file."""
     before = os.umask(0o027)
     try:
         contract.write(tmp_path / "deep" / "set.csv", pd.DataFrame([GOOD]), {})

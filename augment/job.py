@@ -1,0 +1,83 @@
+"""What passes between the main process and the workers: jobs there, outcomes back, and how either side starts them.
+
+Light on purpose: the main process never imports what renders, and the workers nothing but that.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from augment.recipe import Recipe
+
+
+class Style(NamedTuple):
+    """What all images of a set have in common."""
+
+    size: tuple[int, int]  # width, height
+    quality: int
+    transforms: str  # JSON, as in Recipe
+    max_pixels: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Style":
+        """What a recipe says of every image alike."""
+        return cls(recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels)
+
+
+class Variant(NamedTuple):
+    """One image to be: 0 is the source itself, only resized."""
+
+    path: str  # relative to the image folder
+    variant: int
+    seed: int
+
+
+class Job(NamedTuple):
+    """One source with all its variants that are to be rendered into the image folder."""
+
+    source: Path
+    source_sha256: str
+    images: Path
+    variants: tuple[Variant, ...]
+    style: Style
+
+
+class Written(NamedTuple):
+    """A written image: which one it is (a seed stands for source, number and set seed), and what came of it."""
+
+    path: str
+    seed: int
+    transform: str
+    width: int
+    height: int
+    sha256: str
+
+
+class Outcome(NamedTuple):
+    """What came of a job: the images written, or why the source can't be used and whether its bytes are to blame."""
+
+    written: list[Written]
+    reason: str = ""
+    unreadable: bool = False
+
+
+def check(style: Style) -> None:
+    """Make a style's pipeline, for its errors.
+
+    Raises:
+        RecipeError: as `render.pipeline` has it.
+    """
+    from augment.render import pipeline
+
+    pipeline(style)
+
+
+def run_all(jobs: Sequence[Job]) -> list[tuple[Job, Outcome]]:
+    """Each job with what came of it.
+
+    Raises:
+        OSError: as `render.run` has it.
+    """
+    from augment.render import run
+
+    return [(job, run(job)) for job in jobs]

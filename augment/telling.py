@@ -1,0 +1,57 @@
+"""What the commands print for people: counts, faults, an audit's findings."""
+
+from typing import TYPE_CHECKING, Any
+
+from manifests.terminal import say
+
+if TYPE_CHECKING:
+    from augment.draft import Draft
+    from augment.verify import Fault
+
+
+def print_draft(drafted: "Draft") -> None:
+    """The closing table of counts, and what was rejected."""
+    table = drafted.counts.rename(columns=str.capitalize)
+    say(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
+    if rejected := drafted.rejected:
+        first = rejected[0]
+        say(f"Rejected {len(rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}")
+
+
+def counted(drafted: "Draft") -> dict[str, Any]:
+    """What the table says, for scripts."""
+    rejected = [{"source": each.source, "reason": each.reason} for each in drafted.rejected]
+    return {"counts": drafted.counts.to_dict("records"), "rejected": rejected}
+
+
+def print_faults(faults: "list[Fault]") -> None:
+    """A row a file, by name; a stray may have a name that can't be printed."""
+    for fault in faults:
+        path = fault.path if fault.path.isprintable() else fault.path.encode("unicode_escape").decode()
+        say(f"{fault.kind:>8}  {path}  {fault.detail}".rstrip())
+
+
+def print_audit(report: dict[str, Any]) -> None:
+    """The findings, of long lists the first few."""
+    say(f"{report['images']:,} images of {report['groups']:,} patients (groups) in {report['source']}")
+    for split, counts in report["counts"].items():
+        say(f"  {split:<6} " + ", ".join(f"{label} {count:,}" for label, count in counts.items()))
+    say("  formats: " + ", ".join(f"{name}: {count:,}" for name, count in report["formats"].items()))
+    for side in ("width", "height"):
+        if report[side]:
+            say("  {}: {least:,} to {most:,}, median {median:,}".format(side, **report[side]))
+    _print_first("unreadable or no image", [f"{e['source']}: {e['reason']}" for e in report["unreadable"]])
+    groups = [f"{e['group']}: {', '.join(e['images'])}" for e in report["groups_in_several_splits"]]
+    _print_first("patients in several splits", groups)
+    for kind in ("byte_identical", "pixel_identical", "near_identical"):
+        across_first = sorted(report[kind], key=lambda found: ("splits" not in found["where"], found["where"]))
+        told = [f"{' = '.join(found['files'])} ({found['where']})" for found in across_first]
+        _print_first(f"groups of {kind.replace('_', '-')} images", told)
+
+
+def _print_first(title: str, lines: list[str], most: int = 8) -> None:
+    say(f"{len(lines):,} {title}" + (":" if lines else ""))
+    for line in lines[:most]:
+        say(f"  {line}")
+    if len(lines) > most:
+        say(f"  ... and {len(lines) - most:,} more; --json has them all")

@@ -1,0 +1,94 @@
+"""What the commands of both programs have in common: one-line errors, progress, `--quiet` and `--json`."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+# `say`, `tell` and `progress` read these from the command's context, so a command need not hand them on.
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value in place of text, for scripts.")
+
+at_root = click.option(
+    "--root",
+    default=".",
+    type=click.Path(path_type=Path),
+    help="What the paths in manifests are relative to.",
+    show_default=True,
+)
+
+
+class Refused(click.ClickException):
+    """What the user can mend. One line: click's own UsageError would print the usage above it."""
+
+    exit_code = 2
+
+
+def say(text: str) -> None:
+    """Print a line for people: not with --quiet or --json."""
+    if _silent():
+        return
+    tqdm = sys.modules.get("tqdm")
+    with tqdm.tqdm.external_write_mode() if tqdm else nullcontext():  # a bar that is shown goes on below the line
+        click.echo(text)
+
+
+def tell(found: Any) -> None:
+    """Print what a command came to as JSON, if --json asks for it."""
+    if click.get_current_context().params.get("as_json"):
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def one_line_errors(resume: str = "") -> Iterator[None]:
+    """What the user can mend is told in one line, with exit code 2; SIGTERM ends a command as Ctrl-C does."""
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted:  # whatever became of it on its way: pydantic, being imported, makes a SchemaError of it
+            click.echo(f"Interrupted. {resume}", err=True)
+            sys.exit(130)
+        if isinstance(error, OSError) and error.strerror is not None and type(error).__module__ == "builtins":
+            place = f"{error.filename2 or error.filename}: " if error.filename is not None else ""
+            raise Refused(f"{place}{error.strerror}; mend that, then run the same command again") from None
+        if (  # every stage's own errors are ValueErrors
+            not isinstance(error, (ValueError, FileExistsError))
+            or type(error).__module__.partition(".")[0] not in ("augment", "train", "manifests", "builtins")
+            or type(error) is ValueError
+        ):
+            raise  # nobody's message to a user: a bug
+        raise Refused(str(error)) from None
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal for what takes over a second, nothing elsewhere."""
+    from tqdm import tqdm
+
+    off = True if _silent() else None  # None: where it is no terminal
+    with tqdm(desc=what, unit=f" {unit}", disable=off, leave=False, dynamic_ncols=True, delay=1) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _silent() -> bool:
+    asked = click.get_current_context().params
+    return bool(asked.get("quiet") or asked.get("as_json"))
