@@ -1,4 +1,7 @@
-"""Trains a ResNetV2 on a manifest's images: dataset -> model -> features -> fit -> evaluate -> report -> cli."""
+"""Trains a ResNetV2 on a manifest's images: dataset -> model -> features -> fit -> evaluate -> report -> cli.
+
+What was trained is used by: trained -> predict -> gradcam, and trained -> export.
+"""
 
 import os
 

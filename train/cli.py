@@ -1,20 +1,30 @@
 """The command line of `train`: wires the stages together, prints, and turns errors into one line."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from manifests.terminal import as_json, at_root, one_line_errors, progress, quiet, say, tell
+from train import use_cli
+from train.terminal import import_tensorflow, table
+
+if TYPE_CHECKING:
+    from train.dataset import Dataset
+    from train.features import Features
+    from train.fit import Fitted, Settings
+    from train.mistakes import Heat
 
 # The stages are imported inside the commands: `--help` should answer in a blink, and TensorFlow takes seconds.
 
 
+_RESUME = "Run it again and it goes on where it was. Nothing half-done has its name."
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Train a ResNetV2 on a manifest's images, frozen and then fine-tuned, and compare what came of it.
+    """Train a ResNetV2 on a manifest's images, frozen and then fine-tuned, compare what came of it, and use it.
 
     No medical device: nothing that it trains may be used on patients.
 
@@ -52,20 +62,51 @@ def main() -> None:
 @click.option("--batch-size", default=32, type=click.IntRange(1), show_default=True)
 @click.option("--learning-rate", default=1e-3, type=click.FloatRange(0, min_open=True), show_default=True)
 @click.option("--fine-tune-learning-rate", default=1e-5, type=click.FloatRange(0, min_open=True), show_default=True)
-@click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), show_default=True)
 @click.option(
-    "--root",
-    default=".",
-    type=click.Path(path_type=Path),
-    help="What the manifest's paths are relative to.",
+    "--engine",
+    default="auto",
+    type=click.Choice(["auto", "tensorflow", "openvino"]),
+    help="What runs the frozen layers; auto: OpenVINO if it is installed.",
     show_default=True,
 )
+@click.option(
+    "--class-weight",
+    default="none",
+    type=click.Choice(["none", "balanced"]),
+    help="balanced: the loss of each class weighs the same in all, however few images it has.",
+    show_default=True,
+)
+@click.option("--calibrate", is_flag=True, help="Scale the probabilities by a temperature fitted on validation.")
+@click.option(
+    "--sensitivity",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Choose the threshold that finds this share of the positives on validation.  [default: the one with the best "
+    "balanced accuracy]",
+)
+@click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), show_default=True)
+@quiet
+@as_json
+@at_root
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
     help="Where activations are kept.  [default: data/activations in the root]",
 )
-def fit(manifest: Path, run: Path | None, root: Path, cache: Path | None, **options: Any) -> None:
+@click.option(
+    "--cache-limit",
+    type=click.FloatRange(0),
+    metavar="GB",
+    help="What that folder may grow to; images past it are computed anew in each epoch.  [default: the disk, less 1 GB]",
+)
+def fit(
+    manifest: Path,
+    run: Path | None,
+    root: Path,
+    cache: Path | None,
+    cache_limit: float | None,
+    engine: str,
+    **options: Any,
+) -> None:
     """Train on MANIFEST: the head on a frozen backbone, then the backbone's last layers too.
 
     \b
@@ -73,112 +114,171 @@ def fit(manifest: Path, run: Path | None, root: Path, cache: Path | None, **opti
       python -m train fit manifests/augment1.csv
       python -m train fit manifests/sample.csv --weights random --epochs 3 --fine-tune-epochs 3
     """
-    with _one_line_errors():
-        _import_tensorflow()
-        import pandas as pd
-
+    with one_line_errors(_RESUME):
+        import_tensorflow()
         from train import dataset as datasets
-        from train import features, model, report
+        from train import engine as engines
+        from train import features, model
         from train import fit as fitting
         from train import run as runs
 
-        settings = fitting.Settings(**options)
+        settings = fitting.Settings(**{name: options[name] for name in options.keys() - {"quiet", "as_json"}})
         dataset = datasets.read(manifest, root)
+        if settings.sensitivity is not None and len(dataset.classes) > 2:
+            raise click.UsageError(f"--sensitivity is for two classes, {manifest} has {len(dataset.classes)}")
         folder = run or root / "runs" / manifest.stem
-        backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
-        weights = model.digest(backbone)
-        told = runs.describe(manifest, dataset, settings, weights)
-        if runs.is_finished(folder, told):
-            click.echo("This very run is finished already; move its folder away to run it again.")
-        else:
-            _print_set(told)
-            part = model.cut(backbone, settings.fine_tune_layers)
-            cache = cache or root / "data" / "activations"
-            with _progress("activations", "images") as progress:
-                kept = features.features(dataset, part, weights, cache, settings.batch_size, progress)
-            click.echo(
-                f"Activations of the frozen layers: {'taken from' if kept.reused else 'computed once, kept in'} {cache}"
-            )
-            with runs.written(folder) as partial:
-                fitted = fitting.fit(dataset, part, kept, settings, partial / "tensorboard", _print_epoch)
-                model.whole(backbone, fitted.head).save(partial / "model.keras")
-                report.figures(dataset, root, pd.DataFrame(fitted.history), partial)
-                runs.write(partial, told, fitted, dataset)
-        click.echo(report.summary(folder).to_string(index=False))
-        click.echo(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")
+        with model.strategy().scope():
+            backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
+            weights = model.digest(backbone)
+            chosen = engines.choose(engine)
+            told = runs.describe(manifest, dataset, settings, weights, chosen)
+            if runs.is_finished(folder, told):
+                say("This very run is finished already; move its folder away to run it again.")
+            else:
+                _print_set(told, datasets.doubts(dataset))
+                part = model.cut(backbone, settings.fine_tune_layers)
+                cache = cache or root / "data" / "activations"
+                with runs.written(folder, told) as partial:
+                    with progress("activations", "images") as show:
+                        kept = features.features(
+                            dataset,
+                            part,
+                            weights,
+                            cache,
+                            chosen,
+                            show,
+                            with_tail=min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0,
+                            limit=None if cache_limit is None else int(cache_limit * 10**9),
+                        )
+                    _print_kept(kept, cache)
+                    with progress("training", "batches") as show:
+                        fitted = fitting.fit(dataset, part, kept, settings, partial, _print_epoch, show)
+                    _finish(dataset, fitted, backbone, settings, root, partial)
+        _print_run(folder)
+
+
+def _finish(
+    dataset: "Dataset", fitted: "Fitted", backbone: Any, settings: "Settings", root: Path, partial: Path
+) -> None:
+    """Measure a trained run, and write everything that its folder holds."""
+    import pandas as pd
+
+    from train import board, evaluate, model, outcome, report
+    from train import run as runs
+
+    judged = {
+        phase: evaluate.judge(dataset, of_all, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
+        for phase, of_all in fitted.probabilities.items()
+    }
+    *_, last = judged.values()
+    model.cool(fitted.head, last.temperature)
+    model.whole(backbone, fitted.head).save(partial / "model.keras")
+    report.figures(dataset, root, pd.DataFrame(fitted.history), partial)
+    runs.write(partial, fitted, judged, dataset)
+    board.write(outcome.read(partial), partial)
+
+
+def _print_run(folder: Path) -> None:
+    from train import outcome
+
+    finished = outcome.read(folder)
+    tell({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
+    say(table(outcome.summary(finished)))
+    say("In brackets: what 95 % of 1,000 resamplings of the patients give. Not measured: patients of other places.")
+    say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")
 
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-def compare(runs: tuple[Path, ...]) -> None:
-    """Print test accuracy of each RUN, frozen and fine-tuned, beside the original study's.
+@as_json
+def compare(runs: tuple[Path, ...], **_: bool) -> None:
+    """Compare RUNs on the test images, frozen and fine-tuned, with intervals and tests, beside the original study.
 
     \b
     Example:
       python -m train compare runs/original runs/augment1 runs/augment2
     """
-    with _one_line_errors():
-        from train.report import comparison
+    with one_line_errors(_RESUME):
+        from train import difference, outcome
 
-        click.echo(comparison(list(runs)).to_string(index=False))
+        finished = [outcome.read(run) for run in runs]
+        say(table(outcome.overview(finished)))
+        with progress("comparisons", "pairs") as show:
+            found = difference.differences(finished, show)
+        tell(json.loads(found.to_json(orient="records")))
+        if len(found):
+            say("\nThe second less the first, on the same test images:")
+            say(table(difference.told(found)))
+            say(f"{found['p'].notna().sum()} tests: one in twenty finds a difference where there is none.")
 
 
-def _import_tensorflow() -> None:
-    """Import TensorFlow without its page of build notes, which no setting of its own turns off."""
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where the page goes.  [default: report.html in RUN, or beside several]",
+)
+@at_root
+@quiet
+def report(runs: tuple[Path, ...], out: Path | None, root: Path, **_: bool) -> None:
+    """Write one HTML page of RUNs: numbers, curves, mistakes with the evidence for them, comparison, model card.
+
+    The page holds all that it shows, images of the test patients too: mind whom you send it to.
+
+    \b
+    Example:
+      python -m train report runs/augment1
+      python -m train report runs/original runs/augment1 runs/augment2
+    """
+    with one_line_errors(_RESUME):
+        from train import page
+
+        out = out or page.default_out(list(runs))
+        with progress("report", "steps") as show:
+            page.write(list(runs), root, out, _heat, show)
+        say(f"Report: {out}")
+
+
+def _heat(run: Path, size: tuple[int, int]) -> "tuple[Heat | None, str]":
+    """What maps evidence with a run's model, or why nothing can."""
+    import_tensorflow()
+    from train import gradcam, trained
+
     try:
-        os.dup2(nothing, 2)
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
+        loaded = trained.load(run)
+    except trained.TrainedError as error:
+        return None, str(error)
+    if loaded.size != size:
+        return None, f"model.keras takes images of {loaded.size[0]} x {loaded.size[1]}, the set has others"
+    return gradcam.GradCam(loaded).heat, ""
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """What the user can mend is told in one line, with exit code 2."""
-    try:
-        yield
-    except ValueError as error:  # every stage's own errors are ValueErrors
-        if type(error).__module__.partition(".")[0] not in ("train", "manifests"):
-            raise  # nobody's message to a user: a bug
-        raise click.UsageError(str(error)) from None
-    except KeyboardInterrupt:
-        click.echo(
-            "Interrupted: nothing was written under the run's name. Activations that were finished are kept.", err=True
-        )
-        sys.exit(130)
+for command in (use_cli.predict, use_cli.evaluate, use_cli.export, use_cli.cache):
+    main.add_command(command)
 
 
-@contextmanager
-def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit=f" {unit}", disable=None, leave=False, dynamic_ncols=True) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
-
-
-def _print_set(told: dict[str, Any]) -> None:
+def _print_set(told: dict[str, Any], doubts: list[str]) -> None:
     images = ", ".join(f"{count:,} {split}" for split, count in told["images"].items())
-    click.echo(f"{told['set']}: {images} images of {' and '.join(told['classes'])}")
+    say(f"{told['set']}: {images} images of {' and '.join(told['classes'])}")
     if told["notice"]:
-        click.echo(told["notice"])
+        say(told["notice"])
+    for doubt in doubts:
+        say(f"Note: {doubt}")
     if told["weights"] == "random":
-        click.echo("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
+        say("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
+
+
+def _print_kept(kept: "Features", cache: Path) -> None:
+    engine = f"{kept.engine.name}, {kept.engine.precision}"
+    there = kept.different - kept.computed
+    say(f"Frozen layers ({engine}): {kept.computed:,} images computed, {there:,} taken from {cache}")
+    if hasattr(kept.crossing, "forward"):
+        say("No room to keep what fine-tuning needs, so each of its epochs runs the frozen layers again.")
 
 
 def _print_epoch(row: dict[str, Any]) -> None:
-    click.echo(
+    say(
         f"{row['phase']:>10}  epoch {row['epoch']:>3}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
         f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.4f}"
     )

@@ -34,6 +34,11 @@ class Dataset(NamedTuple):
         """The rows of one split."""
         return self.rows[self.rows["split"] == split]
 
+    @property
+    def is_held_out(self) -> NDArray[np.bool_]:
+        """Which rows are not trained on: those of val and test."""
+        return self.rows["split"].isin(["val", "test"]).to_numpy()
+
     def labels(self, rows: pd.DataFrame) -> NDArray[np.int64]:
         """The class of each row, as its index in `classes`."""
         return rows["label"].map({name: index for index, name in enumerate(self.classes)}).to_numpy(np.int64)
@@ -61,13 +66,39 @@ def read(manifest: Path, root: Path) -> Dataset:
     sizes = sorted(set(zip(rows["width"].tolist(), rows["height"].tolist(), strict=True)))
     if len(sizes) > 1:
         raise DatasetError(f"{manifest}: images of {len(sizes)} sizes ({sizes[0]}, {sizes[1]}, ...), expected one")
-    for path in rows["path"]:
-        if not (root / path).is_file():
-            raise DatasetError(
-                f"{manifest}: {root / path} is missing; build the set again (it renders only what is gone)"
-            )
     sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    return Dataset(rows, contract.read_card(manifest), classes, sizes[0], root, sha256)
+    dataset = Dataset(rows, contract.read_card(manifest), classes, sizes[0], root, sha256)
+    expect_files(dataset, manifest)
+    return dataset
+
+
+def expect_files(dataset: Dataset, manifest: Path) -> None:
+    """See that every image is there.
+
+    Raises:
+        DatasetError: one is not.
+    """
+    for path in dataset.paths(dataset.rows):
+        if not path.is_file():
+            raise DatasetError(f"{manifest}: {path} is missing; build the set again (it renders only what is gone)")
+
+
+def doubts(dataset: Dataset) -> list[str]:
+    """What is wrong with a set's validation images, and what that does to training."""
+    val = dataset.of("val")
+    variants = int((val["variant"] > 0).sum())
+    found = []
+    if len(val) < 100:
+        found.append(
+            f"validation holds {len(val)} images: when training stops, and which threshold is chosen, is little better "
+            "than chance; pool val with train and split anew (leave keep_source_val out of the recipe)"
+        )
+    if variants:
+        found.append(
+            f"{variants:,} of the {len(val):,} validation images are augmented: training stops, and the threshold is "
+            "chosen, by images that differ from the test images as the train images do"
+        )
+    return found
 
 
 def images(paths: list[Path], size: tuple[int, int], batch_size: int) -> tf.data.Dataset:

@@ -1,86 +1,117 @@
-"""Probabilities -> the numbers of a run and its table of predictions."""
+"""Probabilities of each phase -> what is decided on validation, the numbers of a run, and its table of predictions."""
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss, roc_curve
 
 from train.dataset import Dataset
+from train.measure import Floats, Labels, decisions, metrics
 
 
-def metrics(labels: NDArray[np.int64], probabilities: NDArray[np.float32], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy, AUROC, sensitivity, specificity and confusion matrix at the most probable class.
+class Threshold(NamedTuple):
+    """From which probability on an image is called positive, and how that was found."""
 
-    With two classes the second is the positive one; with more, AUROC is the mean over one-against-the-rest, and
-    sensitivity and specificity are given for each class. A figure that the images don't define is None.
+    value: float
+    chosen_by: str
+
+
+class Judged(NamedTuple):
+    """What a phase came to: `probabilities` of the held-out images, shape (images, classes), after temperature scaling."""
+
+    probabilities: Floats
+    temperature: float  # 1 without scaling
+    threshold: Threshold | None  # None with more than two classes
+    metrics: dict[str, Any]
+
+
+def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivity: float | None) -> Judged:
+    """Choose a phase's temperature and threshold on validation, and measure it on validation and test.
 
     Args:
-        labels: (images,) indices into `classes`.
-        probabilities: (images, classes).
-        classes: their names.
+        dataset: the set.
+        probabilities: (images, classes) of its held-out images.
+        calibrate: whether to scale by a temperature.
+        sensitivity: that the threshold is to give on validation; None: the best balanced accuracy.
     """
-    predicted = predict(probabilities)
-    confusion = confusion_matrix(labels, predicted, labels=range(len(classes)))
-    right = np.diag(confusion)
-    of_class, as_class = confusion.sum(axis=1), confusion.sum(axis=0)
-    sensitivity = [_ratio(int(a), int(b)) for a, b in zip(right, of_class, strict=True)]
-    negatives = len(labels) - of_class
-    specificity = [_ratio(int(n - (a - r)), int(n)) for n, a, r in zip(negatives, as_class, right, strict=True)]
-    two = len(classes) == 2
-    return {
-        "images": len(labels),
-        "accuracy": _ratio(int(right.sum()), len(labels)),
-        "auroc": _auroc(labels, probabilities),
-        "sensitivity": sensitivity[1] if two else dict(zip(classes, sensitivity, strict=True)),
-        "specificity": specificity[1] if two else dict(zip(classes, specificity, strict=True)),
-        "confusion": {"classes": list(classes), "rows_true_columns_predicted": confusion.tolist()},
-    }
-
-
-def predict(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The most probable class of each image; with two classes, the second from 0.5 on."""
-    if probabilities.shape[1] == 2:
-        return (probabilities[:, 1] >= 0.5).astype(np.int64)
-    return probabilities.argmax(axis=1)
-
-
-def of_phases(dataset: Dataset, probabilities: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
-    """The metrics of each phase on val and test: {phase: {split: metrics}}; a split without images is left out."""
-    labels = dataset.labels(dataset.rows)
+    rows = dataset.rows[dataset.is_held_out]
+    labels, groups = dataset.labels(rows), rows["group"].to_numpy()
+    of_split = {split: (rows["split"] == split).to_numpy() for split in ("val", "test")}
+    val = of_split["val"]
     told: dict[str, Any] = {}
-    for phase, of_all in probabilities.items():
-        told[phase] = {}
-        for split in ("val", "test"):
-            chosen = (dataset.rows["split"] == split).to_numpy()
+    scale = 1.0
+    if calibrate:
+        scale = temperature(labels[val], probabilities[val])
+        told["calibration"] = {"temperature": round(scale, 6)}
+        for split, chosen in of_split.items():
             if chosen.any():
-                told[phase][split] = metrics(labels[chosen], of_all[chosen], dataset.classes)
-    return told
+                before = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, None)
+                told["calibration"][f"{split}_before"] = {name: before[name] for name in ("brier", "ece")}
+        probabilities = with_temperature(probabilities, scale)
+    threshold = None
+    if len(dataset.classes) == 2:
+        threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity)
+        told["threshold"] = threshold._asdict()
+    for split, chosen in of_split.items():
+        if chosen.any():
+            value = threshold.value if threshold else None
+            told[split] = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value)
+    return Judged(probabilities, scale, threshold, told)
 
 
-def predictions(dataset: Dataset, probabilities: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
-    """Every val and test image in each phase: what it shows, what was predicted, and each class's probability."""
-    chosen = dataset.rows["split"].isin(["val", "test"]).to_numpy()
+def predictions(dataset: Dataset, judged: dict[str, Judged]) -> pd.DataFrame:
+    """Every val and test image in each phase: what it shows, what it was taken for, and each class's probability."""
+    rows = dataset.rows[dataset.is_held_out]
     parts = []
-    for phase, of_all in probabilities.items():
-        part = dataset.rows.loc[chosen, ["path", "split", "label", "group"]].assign(phase=phase)
-        part["predicted"] = [dataset.classes[index] for index in predict(of_all[chosen])]
+    for phase, of_phase in judged.items():
+        part = rows[["path", "source_sha256", "split", "label", "group"]].assign(phase=phase)
+        probabilities, threshold = of_phase.probabilities, of_phase.threshold
+        for way, predicted in decisions(probabilities, threshold.value if threshold else None).items():
+            part[f"predicted ({way})"] = [dataset.classes[index] for index in predicted]
         for index, name in enumerate(dataset.classes):
-            part[f"p({name})"] = of_all[chosen, index].round(6)
+            part[f"p({name})"] = probabilities[:, index].round(6)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
-def _auroc(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float | None:
-    if len(np.unique(labels)) < probabilities.shape[1]:
-        return None
-    if probabilities.shape[1] == 2:
-        return float(roc_auc_score(labels, probabilities[:, 1]))
-    of_class = [roc_auc_score(labels == index, probabilities[:, index]) for index in range(probabilities.shape[1])]
-    return math.fsum(of_class) / len(of_class)
+def choose_threshold(labels: Labels, positive: Floats, sensitivity: float | None = None) -> Threshold:
+    """The threshold with the best balanced accuracy; or the highest one that finds a share of the positives.
+
+    Of several that are as good, the one nearest to 0.5.
+
+    Args:
+        labels: (images,) 0 or 1, of validation images, both among them.
+        positive: (images,) probabilities of 1.
+        sensitivity: the share, 0 to 1.
+    """
+    false_positives, true_positives, thresholds = roc_curve(labels, positive, drop_intermediate=False)
+    if sensitivity is not None:
+        found = float(thresholds[np.argmax(true_positives >= sensitivity - 1e-12)])
+        return Threshold(found, f"a sensitivity of {sensitivity:g} on validation")
+    gain = true_positives - false_positives
+    best = thresholds[gain >= gain.max() - 1e-12]
+    best = best[np.isfinite(best)] if np.isfinite(best).any() else np.array([0.5])
+    return Threshold(float(best[np.abs(best - 0.5).argmin()]), "the best balanced accuracy on validation")
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def temperature(labels: Labels, probabilities: Floats) -> float:
+    """By what to divide the logits for the smallest log loss: temperature scaling.
+
+    Source: Guo et al. (2017), On Calibration of Modern Neural Networks, arXiv 1706.04599.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = with_temperature(probabilities, float(np.exp(log_temperature)))
+        return float(log_loss(labels, scaled, labels=range(probabilities.shape[1])))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def with_temperature(probabilities: Floats, value: float) -> Floats:
+    """Probabilities, shape (images, classes), as they are with their logits divided by `value`."""
+    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-12, 1)) / value
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scaled: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return scaled

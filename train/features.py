@@ -1,119 +1,212 @@
-"""The frozen part's outputs, computed once for both phases and kept on disk.
+"""The frozen part's outputs, computed once and kept: for both phases, for every run, and for every set.
 
-The images of a set don't change between epochs, so neither does what the frozen layers make of them.
+The images of a set don't change between epochs, so neither does what the frozen layers make of them. What is
+kept goes by each image's checksum: the test images and the sources as they are cost one pass for all recipes.
 """
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from train.dataset import Dataset, images
+from train.dataset import Dataset, DatasetError, images
+from train.engine import Engine, Forward, compiled
 from train.model import Cut, preprocess
+from train.store import Store, locked, stored
 
-FORMAT = 1  # raise when what is stored changes
-Floats = NDArray[np.float32]
+FORMAT = 3  # raise when what is stored changes
+_BATCH = 32  # images a pass, always: another number could change the last bits
+_SPARE = 10**9  # bytes of the disk that are left free
+
+Progress = Callable[[int, int], None]
 
 
 class FeaturesError(ValueError):
     """The activations can't be kept; the message names the place and the fix."""
 
 
-class Features(NamedTuple):
-    """Activations of a set's images, in the order of its manifest, memory-mapped.
+class Kept(NamedTuple):
+    """Memory-mapped activations; `at` has the row of each image of the set, in the order of its manifest."""
 
-    `crossing` holds an array for each tensor that crosses the cut, `pooled` (images, channels) the backbone's
-    output averaged over its pixels, as long as nothing is fine-tuned.
+    arrays: list[NDArray[Any]]
+    at: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Those of some images of the set, each of shape (rows, ...)."""
+        return tuple(array[self.at[rows]] for array in self.arrays)
+
+
+class Computed(NamedTuple):
+    """Activations that there is no room for: computed anew whenever they are asked for."""
+
+    dataset: Dataset
+    forward: Forward
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Those of some images of the set, each of shape (rows, ...)."""
+        return tuple(np.concatenate(parts) for parts in zip(*_outputs(self.dataset, rows, self.forward), strict=True))
+
+
+class Features(NamedTuple):
+    """A set's activations, made by `engine`; `computed` of its `different` images were not in the store.
+
+    `pooled` is the backbone's output averaged over its pixels, as long as nothing is fine-tuned; `crossing` the
+    tensors that cross the cut, if they are wanted.
     """
 
-    crossing: list[Floats]
-    pooled: Floats
-    reused: bool
+    pooled: Kept
+    crossing: Kept | Computed | None
+    engine: Engine
+    computed: int
+    different: int  # identical files count once
 
 
 def features(
-    dataset: Dataset, part: Cut, weights: str, cache: Path, batch_size: int, progress: Callable[[int, int], None]
+    dataset: Dataset,
+    part: Cut,
+    weights: str,
+    cache: Path,
+    engine: Engine,
+    progress: Progress,
+    *,
+    with_tail: bool = True,
+    limit: int | None = None,
 ) -> Features:
-    """Run the frozen part over a set's images, or take up what an earlier run kept.
+    """Take up the activations that are kept of a set's images, and compute and keep the others.
 
     Args:
         dataset: the set.
         part: the backbone, cut.
         weights: the digest of its weights.
         cache: the folder that activations are kept in.
-        batch_size: images a pass.
-        progress: called with (images done, images in all).
+        engine: what runs the frozen part.
+        progress: called with (images done, images to do).
+        with_tail: whether the tensors that cross the cut are wanted too.
+        limit: bytes that `cache` may grow to.
 
     Raises:
-        FeaturesError: the disk has no room for them.
+        FeaturesError: the disk has no room even for the pooled outputs.
+        StoreError: another run is at it.
+        DatasetError: an image is not the one in the manifest.
     """
-    key = [FORMAT, weights, part.names, dataset.size, keras.version(), dataset.rows["sha256"].tolist()]
-    folder = cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-    shapes = [(len(dataset.rows), *x.shape[1:]) for x in (*part.tail.inputs, _pool(part).output)]
-    reused = folder.is_dir()
-    if not reused:
-        _compute(dataset, part, folder, shapes, batch_size, progress)
-    arrays = [np.load(folder / f"{index}.npy", mmap_mode="r") for index in range(len(shapes))]
-    return Features(arrays[:-1], arrays[-1], reused)
+    crossing, pooled = _stores(dataset, part, weights, cache, engine)
+    checksums = dataset.rows["sha256"].tolist()
+    with locked(cache):
+        in_pooled, in_crossing = pooled.index(), crossing.index()
+        lacks_crossing = {checksum for checksum in checksums if checksum not in in_crossing} if with_tail else set()
+        keeps = with_tail and len(lacks_crossing) * crossing.row_bytes <= _room(cache, limit)
+        wanted = {checksum for checksum in checksums if checksum not in in_pooled} | (
+            lacks_crossing if keeps else set()
+        )
+        first = {checksum: row for row, checksum in reversed(list(enumerate(checksums)))}
+        rows = np.array(sorted(first[checksum] for checksum in wanted), np.int64)
+        if len(rows) * pooled.row_bytes > shutil.disk_usage(cache).free:
+            raise FeaturesError(f"{cache}: no room for the activations; make some, or give --cache on another disk")
+        if len(rows):
+            stores = (crossing, pooled) if keeps else (pooled,)
+            _compute(dataset, rows, stores, forward(part, engine, with_tail=keeps), progress)
+    kept: Kept | Computed | None = None
+    if keeps:
+        kept = _kept(crossing, checksums)
+    elif with_tail:
+        kept = Computed(dataset, forward(part, engine, with_pool=False))
+    return Features(_kept(pooled, checksums), kept, engine, len(rows), len(first))
 
 
-def _pool(part: Cut) -> keras.Model:
-    """The tail with its output averaged over the pixels."""
-    output = part.tail.outputs[0]
-    return keras.Model(part.tail.inputs, keras.layers.GlobalAveragePooling2D()(output))
+def _kept(store: Store, checksums: list[str]) -> Kept:
+    index = store.index()
+    return Kept(store.read(), np.array([index[checksum] for checksum in checksums], np.int64))
+
+
+def _stores(dataset: Dataset, part: Cut, weights: str, cache: Path, engine: Engine) -> tuple[Store, Store]:
+    """The store of the tensors that cross the cut, and that of the pooled output, whatever the cut."""
+    about = {"format": FORMAT, "weights": weights, "size": list(dataset.size), **engine._asdict()}
+    about["version"] = keras.version()
+    made = []
+    for names, shapes, dtype in (
+        (part.names, tuple(x.shape[1:] for x in part.tail.inputs), engine.dtype),
+        (("pooled",), ((part.tail.outputs[0].shape[-1],),), np.dtype(np.float32)),
+    ):
+        told = {**about, "layers": list(names)}
+        name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        store = Store(cache / name, shapes, dtype)
+        store.create(told)
+        made.append(store)
+    return made[0], made[1]
+
+
+def forward(part: Cut, engine: Engine, *, with_tail: bool = True, with_pool: bool = True) -> Forward:
+    """From raw images to the tensors that cross the cut, and then the pooled output."""
+    pixels = keras.Input(part.frozen.input.shape[1:])
+    frozen = part.frozen(preprocess(pixels), training=False)
+    crossing = list(frozen) if isinstance(frozen, (list, tuple)) else [frozen]
+    pooled = keras.layers.GlobalAveragePooling2D()(part.tail(crossing, training=False))
+    return compiled(
+        keras.Model(pixels, (crossing if with_tail else []) + ([pooled] if with_pool else [])), engine, _BATCH
+    )
 
 
 def _compute(
-    dataset: Dataset,
-    part: Cut,
-    folder: Path,
-    shapes: list[tuple[int, ...]],
-    batch_size: int,
-    progress: Callable[[int, int], None],
+    dataset: Dataset, rows: NDArray[np.int64], stores: tuple[Store, ...], forward: Forward, progress: Progress
 ) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    needed = sum(4 * int(np.prod(shape)) for shape in shapes)
-    free = shutil.disk_usage(partial).free
-    if needed > free:
-        raise FeaturesError(
-            f"{folder.parent}: the activations take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "make room, give --cache on another disk, or fewer --fine-tune-layers"
-        )
-    pool = _pool(part)
-    pixels = keras.Input(part.frozen.input.shape[1:])
-    frozen = keras.Model(pixels, part.frozen(preprocess(pixels), training=False))
-
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-    def forward(batch: tf.Tensor) -> list[tf.Tensor]:
-        crossing = frozen(batch, training=False)
-        crossing = crossing if isinstance(crossing, (list, tuple)) else [crossing]
-        return [*crossing, pool(crossing, training=False)]
-
-    try:
-        arrays = [
-            np.lib.format.open_memmap(partial / f"{index}.npy", mode="w+", dtype=np.float32, shape=shape)
-            for index, shape in enumerate(shapes)
-        ]
-        done = 0
-        for batch in images(dataset.paths(dataset.rows), dataset.size, batch_size):
-            for array, values in zip(arrays, forward(batch), strict=True):
-                array[done : done + len(batch)] = values.numpy()
+    """Run the frozen part over some images, and add what comes of each batch to the stores that lack it."""
+    checksums = dataset.rows["sha256"].to_numpy()
+    lack = [set(checksums[rows]) - store.index().keys() for store in stores]
+    done, writing = 0, None
+    with ThreadPoolExecutor(1) as writer:  # a batch goes to the disk while the next one is computed
+        for outputs in _outputs(dataset, rows, forward):
+            batch = checksums[rows[done : done + len(outputs[0])]]
+            if writing:
+                writing.result()
+                progress(done, len(rows))
+            writing = writer.submit(_append, stores, lack, batch, outputs)
             done += len(batch)
-            progress(done, len(dataset.rows))
-        for array in arrays:
-            array.flush()
-        del arrays
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        if writing:
+            writing.result()
+            progress(done, len(rows))
+
+
+def _append(
+    stores: tuple[Store, ...], lack: list[set[str]], batch: NDArray[Any], outputs: list[NDArray[np.float32]]
+) -> None:
+    """Add what came of a batch of images, by checksum, to each store that lacks it."""
+    start = 0
+    for store, lacking in zip(stores, lack, strict=True):
+        chosen = [at for at, checksum in enumerate(batch) if checksum in lacking]
+        arrays = outputs[start : start + len(store.shapes)]
+        start += len(store.shapes)
+        try:
+            store.append([batch[at] for at in chosen], [array[chosen] for array in arrays])
+        except OSError as error:
+            raise FeaturesError(
+                f"{store.folder}: {error.strerror}; make room and run it again (it goes on from here), or give "
+                "--cache on another disk"
+            ) from None
+
+
+def _outputs(dataset: Dataset, rows: NDArray[np.int64], forward: Forward) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield what the frozen part makes of some images, a batch at a time; the last is filled up and cut again."""
+    chosen = dataset.rows.iloc[rows]
+    paths, expected = dataset.paths(chosen), chosen["sha256"].tolist()
+    for start, batch in zip(range(0, len(rows), _BATCH), images(paths, dataset.size, _BATCH), strict=True):
+        count = len(batch)
+        for path, sha256 in zip(paths[start : start + count], expected[start : start + count], strict=True):
+            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
+        full = np.zeros((_BATCH, *batch.shape[1:]), np.float32)
+        full[:count] = batch.numpy()
+        yield [values[:count] for values in forward(full)]
+
+
+def _room(cache: Path, limit: int | None) -> int:
+    """Bytes that `cache` may grow by."""
+    free = shutil.disk_usage(cache).free - _SPARE
+    taken = sum(len(store.index()) * store.row_bytes for store, _ in stored(cache))
+    return free if limit is None else min(free, limit - taken)

@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
 
+from train.checkpoint import Checkpoint
 from train.dataset import Dataset
-from train.features import Features
-from train.model import Cut, Tail, make_head
+from train.features import Computed, Features, Kept
+from train.model import Cut, Tail, make_head, set_precision
 
+CHECKPOINTS = "checkpoints"  # where they are in a run's folder until it is finished
 PATIENCE = 3  # epochs without a better validation loss before a phase stops
 
 Floats = NDArray[np.float32]
@@ -39,6 +43,9 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 1e-3
     fine_tune_learning_rate: float = 1e-5
+    class_weight: str = "none"
+    calibrate: bool = False
+    sensitivity: float | None = None
     seed: int = 0
 
 
@@ -46,7 +53,7 @@ class Fitted(NamedTuple):
     """What came of training. The backbone of the cut and `head` hold the fine-tuned weights.
 
     `history` has a row an epoch: phase, epoch, loss, accuracy, val_loss, val_accuracy. `probabilities` has for
-    each phase those of every image of the set, shape (images, classes).
+    each phase those of the held-out images, shape (images, classes).
     """
 
     head: keras.Layer
@@ -55,15 +62,21 @@ class Fitted(NamedTuple):
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no types
-    """Batches of some rows of memory-mapped arrays, in an order that depends on seed and epoch only."""
+    """Batches of some images' activations, in an order that depends on seed and epoch only."""
 
     def __init__(
-        self, arrays: list[Floats], labels: Labels, rows: NDArray[np.int64], batch_size: int, seed: int | None
+        self,
+        inputs: Kept | Computed,
+        labels: Labels,
+        rows: NDArray[np.int64],
+        batch_size: int,
+        seed: int | None,
+        epoch: int = 0,
     ) -> None:
-        """Serve `rows` of `arrays` and `labels`; in a new order each epoch, or as they stand if `seed` is None."""
+        """Serve `rows` of `inputs` and `labels`; in a new order each epoch, or as they stand if `seed` is None."""
         super().__init__()
-        self.arrays, self.labels, self.rows, self.batch_size, self.seed = arrays, labels, rows, batch_size, seed
-        self.epoch = 0
+        self.inputs, self.labels, self.rows, self.batch_size, self.seed = inputs, labels, rows, batch_size, seed
+        self.epoch = epoch
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -79,7 +92,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no ty
 
     def __getitem__(self, index: int) -> tuple[Any, Labels]:
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        inputs = tuple(array[chosen] for array in self.arrays)
+        inputs = self.inputs.take(chosen)
         return inputs if len(inputs) > 1 else inputs[0], self.labels[chosen]
 
     def on_epoch_end(self) -> None:
@@ -93,33 +106,37 @@ def fit(
     part: Cut,
     features: Features,
     settings: Settings,
-    logs: Path,
+    folder: Path,
     show: Callable[[dict[str, Any]], None],
+    progress: Callable[[int, int], None],
 ) -> Fitted:
-    """Train the head, then the head with the last layers of the backbone.
+    """Train the head, then the head with the last layers of the backbone; or go on where `folder` says it was.
 
     Args:
         dataset: the set.
         part: the backbone, cut; its tail is trained in place.
         features: the activations of the set's images.
         settings: as given.
-        logs: the folder for TensorBoard.
+        folder: for TensorBoard's logs, and for the checkpoints.
         show: called with each epoch's row of the history.
+        progress: called with (batches done, batches that both phases have at most).
 
     Raises:
         FitError: the loss is no number any more.
     """
     head = make_head(len(dataset.classes), settings.seed)
-    pooled = keras.Input(features.pooled.shape[1:])
-    trainer = _Trainer(dataset, settings, logs, show)
+    pooled = keras.Input(features.pooled.arrays[0].shape[1:])
+    trainer = _Trainer(dataset, settings, folder, show, progress)
     frozen = keras.Model(pooled, head(pooled))
-    trainer.run("frozen", frozen, [features.pooled], settings.epochs, settings.learning_rate)
-    probabilities = {"frozen": _probabilities(frozen, [features.pooled], settings)}
-    if settings.fine_tune_epochs > 0 and settings.fine_tune_layers > 0:
+    trainer.run("frozen", frozen, features.pooled, settings.epochs, settings.learning_rate)
+    probabilities = {"frozen": _probabilities(frozen, features.pooled, dataset, settings)}
+    if features.crossing is not None:
         part.tail.trainable = True
+        set_precision(part, features.engine.precision)
         tail = Tail(part, head)
         trainer.run("fine-tuned", tail, features.crossing, settings.fine_tune_epochs, settings.fine_tune_learning_rate)
-        probabilities["fine-tuned"] = _probabilities(tail, features.crossing, settings)
+        probabilities["fine-tuned"] = _probabilities(tail, features.crossing, dataset, settings)
+        set_precision(part, "float32")
     return Fitted(head, trainer.history, probabilities)
 
 
@@ -127,23 +144,40 @@ class _Trainer:
     """Fits one phase after the other, with one history."""
 
     def __init__(
-        self, dataset: Dataset, settings: Settings, logs: Path, show: Callable[[dict[str, Any]], None]
+        self,
+        dataset: Dataset,
+        settings: Settings,
+        folder: Path,
+        show: Callable[[dict[str, Any]], None],
+        progress: Callable[[int, int], None],
     ) -> None:
         self.labels = dataset.labels(dataset.rows)
         split = dataset.rows["split"].to_numpy()
         self.train, self.val = np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
         self.binary = len(dataset.classes) == 2
-        self.settings, self.show = settings, show
-        self.board = keras.callbacks.TensorBoard(str(logs), write_graph=False)
+        self.settings, self.folder, self.show, self.progress = settings, folder, show, progress
+        self.board = keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)
         self.history: list[dict[str, Any]] = []
 
-    def run(self, phase: str, model: keras.Model, arrays: list[Floats], epochs: int, rate: float) -> None:
+    def run(self, phase: str, model: keras.Model, inputs: Kept | Computed, epochs: int, rate: float) -> None:
         loss = "binary_crossentropy" if self.binary else "sparse_categorical_crossentropy"
+        # Between executions Python has its say, and with one step in each it takes a tenth of the time. Over several
+        # devices Keras fails if the last execution has fewer steps than the others.
+        steps = 10 if tf.distribute.get_strategy().num_replicas_in_sync == 1 else 1
         model.compile(
-            keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"], jit_compile=False
-        )  # XLA is slower here: 0.7 x on two cores
+            keras.optimizers.Adam(rate),
+            loss=loss,
+            metrics=["accuracy"],
+            jit_compile=False,  # XLA is slower here: 0.7 x on two cores
+            steps_per_execution=steps,
+        )
         batch_size, seed = self.settings.batch_size, self.settings.seed
-        done = len(self.history)
+        before, history = len(self.history), list[dict[str, Any]]()
+        stopping = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
+        checkpoint = Checkpoint(self.folder / CHECKPOINTS / f"{phase}.npz", stopping, history, epochs)
+        for row in history:
+            self.show(row)
+        done = len(history)
 
         def note(epoch: int, logs: dict[str, float]) -> None:
             row = {"phase": phase, "epoch": epoch + 1, **{name: float(logs[name]) for name in COLUMNS[2:]}}
@@ -151,30 +185,52 @@ class _Trainer:
                 raise FitError(
                     f"the loss became {row['loss']} in epoch {epoch + 1} ({phase}); lower the learning rate ({rate})"
                 )
-            self.history.append(row)
+            history.append(row)
             self.show(row)
 
-        model.fit(
-            Batches(arrays, self.labels, self.train, batch_size, seed),
-            validation_data=Batches(arrays, self.labels, self.val, batch_size, None),
-            initial_epoch=done,
-            epochs=done + epochs,
-            callbacks=[
-                keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True),
-                keras.callbacks.LambdaCallback(on_epoch_end=note),
-                self.board,
-            ],
-            verbose=0,
-        )
+        of_epoch = math.ceil(len(self.train) / batch_size)
+        of_all = of_epoch * (self.settings.epochs + self.settings.fine_tune_epochs)
+        earlier = of_epoch * (self.settings.epochs if phase == "fine-tuned" else 0)
+
+        def count(batch: int, **_: object) -> None:
+            self.progress(earlier + of_epoch * len(history) + min(batch + 1, of_epoch), of_all)
+
+        if checkpoint.is_over:
+            checkpoint.put_best(model)
+        else:
+            model.fit(
+                Batches(inputs, self.labels, self.train, batch_size, seed, done),
+                validation_data=Batches(inputs, self.labels, self.val, batch_size, None),
+                class_weight=self._class_weight(),
+                initial_epoch=before + done,
+                epochs=before + epochs,
+                shuffle=False,  # Keras would shuffle the batches once more, by how many it has drawn before
+                callbacks=[
+                    stopping,
+                    keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count),
+                    self.board,
+                    checkpoint,
+                ],
+                verbose=0,
+            )
+        self.history += history
+
+    def _class_weight(self) -> dict[int, float] | None:
+        """By class, so that each weighs the same in all; None if each image is to."""
+        if self.settings.class_weight == "none":
+            return None
+        labels = self.labels[self.train]
+        present = np.unique(labels)
+        return dict(zip(present.tolist(), compute_class_weight("balanced", classes=present, y=labels), strict=True))
 
 
 COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy")  # of the history
 
 
-def _probabilities(model: keras.Model, arrays: list[Floats], settings: Settings) -> Floats:
-    """The probability of each class for every image, shape (images, classes)."""
-    rows = np.arange(len(arrays[0]))
+def _probabilities(model: keras.Model, inputs: Kept | Computed, dataset: Dataset, settings: Settings) -> Floats:
+    """The probability of each class for the held-out images, shape (images, classes)."""
+    rows = np.flatnonzero(dataset.is_held_out)
     predicted = model.predict(
-        Batches(arrays, np.zeros(len(rows), np.int64), rows, settings.batch_size, None), verbose=0
+        Batches(inputs, np.zeros(len(dataset.rows), np.int64), rows, settings.batch_size, None), verbose=0
     )
     return np.hstack([1 - predicted, predicted]) if predicted.shape[1] == 1 else predicted

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 BACKBONES = {
     "resnet50v2": keras.applications.ResNet50V2,
@@ -128,12 +129,36 @@ def _inputs(layer: keras.Layer) -> list[keras.KerasTensor]:
     return layer.input if isinstance(layer.input, list) else [layer.input]
 
 
+def set_precision(part: Cut, precision: str) -> None:
+    """Let the tail's convolutions compute in bfloat16, as the pass before them did, or in float32 again.
+
+    Weights, gradients' sums and everything else stay float32.
+    """
+    policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    for layer in part.tail.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.dtype_policy = policy
+
+
 def make_head(classes: int, seed: int) -> keras.Layer:
     """The dense head: one sigmoid for two classes, a softmax for more."""
     initializer = keras.initializers.GlorotUniform(seed=seed)
     if classes == 2:
         return keras.layers.Dense(1, activation="sigmoid", kernel_initializer=initializer, name="head")
     return keras.layers.Dense(classes, activation="softmax", kernel_initializer=initializer, name="head")
+
+
+def cool(head: keras.Layer, temperature: float) -> None:
+    """Divide the head's logits by a temperature, by dividing its weights."""
+    head.set_weights([weight / temperature for weight in head.get_weights()])
+
+
+def strategy() -> tf.distribute.Strategy:
+    """Every GPU there is takes a share of each batch; logical CPU devices, where somebody made several, do too."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def preprocess(images: "keras.KerasTensor") -> "keras.KerasTensor":

@@ -1,6 +1,5 @@
-"""What came of a run, for people: the study's three figures and the table that compares runs."""
+"""What came of a run, for the eye: the study's three figures."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from manifests.contract import write_atomically
 from manifests.pixels import Pixels, UnreadableImage, decode
+from train.plots import draw_history
 
 if TYPE_CHECKING:
-    from train.dataset import Dataset  # which takes TensorFlow with it; `compare` needs none
+    from train.dataset import Dataset  # which takes TensorFlow with it
 
-# Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
-STUDY = {"original": (71.31, 73.56), "augment1": (86.38, 86.70), "augment2": (84.78, 86.54)}
 _PAIRS = 12  # images that the loss by rescaling is measured on
-
-
-class ReportError(ValueError):
-    """Runs that can't be reported on; the message names the run and the fix."""
 
 
 def figures(dataset: "Dataset", root: Path, history: pd.DataFrame, folder: Path) -> None:
@@ -41,16 +36,7 @@ def curves(history: pd.DataFrame, title: str, path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     for axis, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        axis.plot(history["epoch"], history[name], marker="o", markersize=3, label="train")
-        axis.plot(
-            history["epoch"], history[f"val_{name}"], marker="s", markersize=3, linestyle="--", label="validation"
-        )
-        tuned = history.loc[history["phase"] == "fine-tuned", "epoch"]
-        if len(tuned):
-            axis.axvline(tuned.min() - 0.5, color="gray", linestyle=":", label="start of fine-tuning")
-        axis.set(xlabel="epoch", ylabel=name)
-        axis.grid(alpha=0.3)
-        axis.legend()
+        draw_history(axis, history, name)
     figure.savefig(path, dpi=120)
 
 
@@ -58,7 +44,7 @@ def rescaling(dataset: "Dataset", source: Path, title: str, path: Path) -> None:
     """An original beside itself rescaled to the set's size, half and double of it, and how much each loses.
 
     The loss is measured where the original is: reduced (area averages), brought back to its size (bicubic) and
-    compared by SSIM and PSNR, as a mean over up to 12 sources.
+    compared by SSIM and PSNR, as a mean over up to 12 sources. The numbers are beside the picture, in NAME.csv.
     """
     originals = _originals(dataset, source)
     if not originals:
@@ -68,14 +54,18 @@ def rescaling(dataset: "Dataset", source: Path, title: str, path: Path) -> None:
     figure = Figure(figsize=(13, 4), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(1, 1 + len(sizes))
-    shown = originals[0]
+    shown, rows = originals[0], [("size", "SSIM", "PSNR in dB", "images")]
     _show(axes[0], shown, f"original\n{shown.shape[1]} x {shown.shape[0]}")
     for axis, size in zip(axes[1:], sizes, strict=True):
         losses = [_loss(original, size) for original in originals]
         ssim, psnr = np.mean([loss[0] for loss in losses]), np.mean([loss[1] for loss in losses])
         told = f"PSNR {psnr:.1f} dB" if np.isfinite(psnr) else "identical"
         _show(axis, _resized(shown, size), f"{size[0]} x {size[1]}\nSSIM {ssim:.3f}, {told}, n = {len(losses)}")
+        rows.append(
+            (f"{size[0]} x {size[1]}", f"{ssim:.3f}", told.removeprefix("PSNR ").removesuffix(" dB"), str(len(losses)))
+        )
     figure.savefig(path, dpi=120)
+    write_atomically(path.with_suffix(".csv"), "".join(f"{','.join(row)}\n" for row in rows))
 
 
 def augmentation(dataset: "Dataset", title: str, path: Path) -> None:
@@ -96,64 +86,6 @@ def augmentation(dataset: "Dataset", title: str, path: Path) -> None:
             name = "before" if row.variant == 0 else f"after: variant {row.variant}"
             _show(axis, decode((dataset.root / str(row.path)).read_bytes()), f"{label}\n{name}")
     figure.savefig(path, dpi=120)
-
-
-def summary(run: Path) -> pd.DataFrame:
-    """The test metrics of a run, a row a phase.
-
-    Raises:
-        ReportError: a folder that holds no finished run.
-    """
-    rows = []
-    for phase, of_split in _read(run, "metrics.json").items():
-        told = of_split.get("test", {})
-        row = {"phase": phase, "test images": told.get("images", 0), "accuracy %": _percent(told.get("accuracy"))}
-        row["AUROC"] = _three(told.get("auroc"))
-        for name in ("sensitivity", "specificity"):
-            value = told.get(name)
-            of_class = value if isinstance(value, dict) else {"": value}
-            row |= {f"{name} {label}".strip(): _three(share) for label, share in of_class.items()}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def comparison(runs: list[Path]) -> pd.DataFrame:
-    """Test accuracy of each run, frozen and fine-tuned, beside the study's, in %.
-
-    Raises:
-        ReportError: a folder that holds no finished run.
-    """
-    return pd.DataFrame([_compared(run) for run in runs])
-
-
-def _compared(run: Path) -> dict[str, Any]:
-    settings, told = _read(run, "settings.json"), _read(run, "metrics.json")
-    of_test = {phase: of_split.get("test", {}) for phase, of_split in told.items()}
-    study = STUDY.get(settings["set"])
-    row = {"run": run.as_posix(), "train": settings["images"]["train"], "val": settings["images"]["val"]}
-    row["test"] = settings["images"]["test"]
-    for name, form in (("accuracy", _percent), ("auroc", _three)):
-        for phase in ("frozen", "fine-tuned"):
-            row[f"{name} {phase}"] = form(of_test.get(phase, {}).get(name))
-    return {**row, "the study's accuracy": f"{study[0]:.2f} -> {study[1]:.2f}" if study else "-"}
-
-
-def _read(run: Path, name: str) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads((run / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
-        ) from None
-    return read
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
-
-
-def _three(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _originals(dataset: "Dataset", source: Path) -> list[Pixels]:

@@ -1,6 +1,7 @@
 """`python -m train` as a user meets it."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
+from manifests import contract
 from train import dataset as datasets
 from train.cli import main
 
@@ -33,7 +36,9 @@ def test_a_run_leaves_all_that_is_promised(image_set: Callable[..., Path]) -> No
     result = fit(manifest)
     assert result.exit_code == 0, result.output
     run = root / "runs" / "tiny"
-    assert {"curves.png", "augmentation.png", "tensorboard"} <= {path.name for path in run.iterdir()}
+    there = {path.name for path in run.iterdir()}
+    assert {"curves.png", "augmentation.png", "tensorboard"} <= there
+    assert not there & {"checkpoints", ".lock"}, "what only a run in the making needs"
     assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
     history = pd.read_csv(run / "history.csv")
     assert history["phase"].tolist() == ["frozen", "fine-tuned"]
@@ -45,7 +50,10 @@ def test_a_run_leaves_all_that_is_promised(image_set: Callable[..., Path]) -> No
     told = json.loads((run / "metrics.json").read_text())
     for phase in ("frozen", "fine-tuned"):
         of_test = predictions[(predictions["phase"] == phase) & (predictions["split"] == "test")]
-        assert told[phase]["test"]["accuracy"] == pytest.approx((of_test["label"] == of_test["predicted"]).mean())
+        for way, decided in told[phase]["test"]["decisions"].items():
+            right = of_test["label"] == of_test[f"predicted ({way})"]
+            assert decided["accuracy"]["value"] == pytest.approx(right.mean())
+        assert told[phase]["threshold"]["chosen_by"] == "the best balanced accuracy on validation"
 
     model = keras.saving.load_model(run / "model.keras", safe_mode=True)
     tuned = predictions[predictions["phase"] == "fine-tuned"]
@@ -62,6 +70,9 @@ def test_a_run_again_is_reused_and_another_moves_it_aside(image_set: Callable[..
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
     again = fit(manifest)
     assert "finished already" in again.output
+    told = json.loads(fit(manifest, "--json").stdout)
+    assert told["metrics"] == json.loads((runs / "tiny" / "metrics.json").read_text())
+    assert fit(manifest, "--quiet").stdout == ""
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
 
     other = fit(manifest, "--seed", "1")
@@ -75,8 +86,95 @@ def test_a_run_again_is_reused_and_another_moves_it_aside(image_set: Callable[..
 
     compared = CliRunner().invoke(main, ["compare", str(runs / "tiny"), str(runs / "tiny.1")])
     assert compared.exit_code == 0, compared.output
-    accuracy = json.loads((runs / "tiny.1" / "metrics.json").read_text())["frozen"]["test"]["accuracy"]
-    assert f"{100 * accuracy:.2f}" in compared.output
+    decided = json.loads((runs / "tiny.1" / "metrics.json").read_text())["frozen"]["test"]["decisions"]["0.5"]
+    assert f"{decided['accuracy']['value']:.3f} [" in compared.output
+    assert "no evidence of a difference" in compared.output
+    found = json.loads(CliRunner().invoke(main, ["compare", str(runs / "tiny"), str(runs / "tiny.1"), "--json"]).stdout)
+    assert {row["figure"] for row in found} == {"AUROC", "accuracy at 0.5", "accuracy at the chosen thresholds"}
+
+
+@pytest.mark.slow
+def test_a_report_shows_a_real_runs_images_with_their_evidence(image_set: Callable[..., Path]) -> None:
+    """`report` prints where the page is; it holds each image twice, and what rescaling loses, in words and numbers."""
+    manifest = image_set(size=96)
+    root = manifest.parent.parent
+    for row in contract.read(manifest).itertuples():
+        (root / "source" / str(row.source)).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(root / str(row.path)).resize((150, 120)).save(root / "source" / str(row.source))
+    assert fit(manifest, "--fine-tune-epochs", "0", "--engine", "tensorflow").exit_code == 0
+    run = root / "runs" / "tiny"
+    result = CliRunner().invoke(main, ["report", str(run), "--root", str(root)])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == f"Report: {run / 'report.html'}"
+    page = (run / "report.html").read_text()
+    assert len(re.findall(r'alt="Evidence for class\d: (strongest in|nothing in)', page)) == 8
+    assert "can't be shown" not in page
+    assert re.search(
+        r"48 x 48: SSIM 0\.\d+, PSNR \d+\.\d; 96 x 96: SSIM 0\.\d+, PSNR \d+\.\d; 192 x 192: SSIM 1.000", page
+    )
+
+    other = root / "runs" / "other"
+    (run / "model.keras").rename(run / "gone.keras")
+    result = CliRunner().invoke(main, ["report", str(run), "--root", str(root), "--out", str(other / "page.html")])
+    assert result.exit_code == 0, result.output
+    assert "Where the evidence is can&#39;t be shown" in (other / "page.html").read_text()
+
+
+@pytest.mark.slow
+def test_options_of_training_reach_the_run(image_set: Callable[..., Path]) -> None:
+    """Class weights change the training, calibration the probabilities, a sensitivity the threshold; all is recorded."""
+    manifest = image_set()
+    runs = manifest.parent.parent / "runs"
+    told = {}
+    for name, options in {
+        "plain": (),
+        "other": ("--class-weight", "balanced", "--calibrate", "--sensitivity", "0.9"),
+    }.items():
+        result = fit(manifest, "--run", str(runs / name), "--fine-tune-epochs", "0", "--engine", "tensorflow", *options)
+        assert result.exit_code == 0, result.output
+        assert "validation holds 8 images" in result.output
+        told[name] = json.loads((runs / name / "metrics.json").read_text())["frozen"]
+    assert told["other"]["threshold"]["chosen_by"] == "a sensitivity of 0.9 on validation"
+    assert told["other"]["val"]["decisions"]["chosen"]["sensitivity"]["value"] >= 0.9
+    assert "calibration" not in told["plain"]
+    before, after = told["other"]["calibration"]["val_before"]["brier"], told["other"]["val"]["brier"]
+    assert before != after
+    assert before == told["plain"]["val"]["brier"], "classes of one size weigh the same in any case"
+    tuned = pd.read_csv(runs / "other" / "predictions.csv")
+    model = keras.saving.load_model(runs / "other" / "model.keras", safe_mode=True)
+    root = manifest.parent.parent
+    images = np.concatenate([b.numpy() for b in datasets.images([root / p for p in tuned["path"]], (64, 64), 8)])
+    np.testing.assert_allclose(model(images)[:, 0], tuned["p(class1)"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    image_set: Callable[..., Path], disk: Callable[[int], Path]
+) -> None:
+    """In the first phase, the second, or when the model is saved: no run under its name, and nothing done twice."""
+    manifest = image_set(train=4, val=2, test=2)
+    for size in (2**16, 2**22, 2**26):
+        run = disk(size) / "run"
+        result = fit(manifest, "--run", str(run))
+        assert result.exit_code == 2, (size, result.output)
+        assert "No space left on device" in result.output.splitlines()[-1], size
+        assert "run the same command again" in result.output.splitlines()[-1]
+        assert not run.exists()
+    run = disk(2**29) / "run"
+    result = fit(manifest, "--run", str(run))
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(run / "history.csv")["phase"].tolist() == ["frozen", "fine-tuned"]
+    assert keras.saving.load_model(run / "model.keras", safe_mode=True)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_the_run_with_the_rate_to_lower(image_set: Callable[..., Path]) -> None:
+    """One line that names epoch, phase and learning rate, and no run."""
+    manifest = image_set(classes=3)
+    result = fit(manifest, "--learning-rate", "1e38")
+    assert result.exit_code == 2
+    assert re.search(r"the loss became \w+ in epoch 1 \(frozen\); lower the learning rate \(1e\+38\)", result.output)
+    assert not (manifest.parent.parent / "runs" / "tiny").exists()
 
 
 @pytest.mark.parametrize(
@@ -86,6 +184,10 @@ def test_a_run_again_is_reused_and_another_moves_it_aside(image_set: Callable[..
         (["fit", "{manifest}", "--root", "{root}", "--weights", "nowhere.h5"], "--weights nowhere.h5: no such file"),
         (["fit", "{manifest}", "--root", "{root}", "--weights", "random", "--fine-tune-layers", "999"], "has 189"),
         (["compare", "{root}"], "holds no finished run"),
+        (["report", "{root}"], "holds no finished run"),
+        (["report", "{root}", "--out", "{root}/page.pdf"], "should end in .html"),
+        (["predict", "{root}", "{root}"], "holds no finished run"),
+        (["export", "{root}", "--format", "onnx"], "holds no finished run"),
     ],
 )
 def test_a_mistake_is_one_line(image_set: Callable[..., Path], arguments: list[str], told: str) -> None:
@@ -98,7 +200,7 @@ def test_a_mistake_is_one_line(image_set: Callable[..., Path], arguments: list[s
     assert not (root / "runs").exists()
 
 
-@pytest.mark.parametrize("command", ["fit", "compare"])
+@pytest.mark.parametrize("command", ["fit", "compare", "report", "predict", "export", "cache"])
 def test_help_has_an_example(command: str) -> None:
     """Every command shows how it is called."""
     result = CliRunner().invoke(main, [command, "--help"])

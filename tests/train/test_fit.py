@@ -1,5 +1,6 @@
 """Training on kept activations against plain Keras through the whole network."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from train import dataset as datasets
-from train import features, fit, model
+from train import engine, features, fit, model
 
 
 class Whole(keras.Model):
@@ -30,6 +31,7 @@ def plain_keras(
 ) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
     """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each."""
     images = np.concatenate([batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
+    given = features.Kept([images], np.arange(len(images)))
     labels = dataset.labels(dataset.rows)
     split = dataset.rows["split"].to_numpy()
     backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
@@ -46,9 +48,10 @@ def plain_keras(
         loss = "binary_crossentropy" if len(dataset.classes) == 2 else "sparse_categorical_crossentropy"
         whole.compile(keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"])
         history = whole.fit(
-            fit.Batches([images], labels, np.flatnonzero(split == "train"), settings.batch_size, settings.seed),
-            validation_data=fit.Batches([images], labels, np.flatnonzero(split == "val"), settings.batch_size, None),
+            fit.Batches(given, labels, np.flatnonzero(split == "train"), settings.batch_size, settings.seed),
+            validation_data=fit.Batches(given, labels, np.flatnonzero(split == "val"), settings.batch_size, None),
             epochs=epochs,
+            shuffle=False,
             callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=fit.PATIENCE, restore_best_weights=True)],
             verbose=0,
         )
@@ -68,19 +71,26 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
     )
     backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
     part = model.cut(backbone, settings.fine_tune_layers)
-    kept = features.features(dataset, part, model.digest(backbone), tmp_path / "cache", 8, lambda *_: None)
-    fitted = fit.fit(dataset, part, kept, settings, tmp_path / "logs", lambda _: None)
+    kept = features.features(
+        dataset, part, model.digest(backbone), tmp_path / "cache", engine.choose("tensorflow"), lambda *_: None
+    )
+    progress: list[tuple[int, int]] = []
+    fitted = fit.fit(
+        dataset, part, kept, settings, tmp_path / "run", lambda _: None, lambda *told: progress.append(told)
+    )
 
     histories, probabilities = plain_keras(dataset, settings)
 
+    assert progress == sorted(progress)
+    assert progress[-1] == (progress[-1][1], 2 * 3 * math.ceil(12 * classes / 8)), "all batches of both phases"
     told = [row["loss"] for row in fitted.history]
     np.testing.assert_allclose(told, histories[0]["loss"] + histories[1]["loss"], atol=1e-3)
     for phase, expected in zip(("frozen", "fine-tuned"), probabilities, strict=True):
         got = fitted.probabilities[phase]
-        np.testing.assert_allclose(got[:, 1:] if classes == 2 else got, expected, atol=1e-3)
+        np.testing.assert_allclose(got[:, 1:] if classes == 2 else got, expected[dataset.is_held_out], atol=1e-3)
     assert np.ptp(probabilities[1] - probabilities[0]) > 5e-3, "fine-tuning must matter, else this shows nothing"
     saved = model.whole(backbone, fitted.head)
-    images = next(iter(datasets.images(dataset.paths(dataset.rows)[:8], dataset.size, 8)))
+    images = next(iter(datasets.images(dataset.paths(dataset.rows[dataset.is_held_out])[:8], dataset.size, 8)))
     np.testing.assert_allclose(
         saved(images).numpy(),
         fitted.probabilities["fine-tuned"][:8, -1:] if classes == 2 else fitted.probabilities["fine-tuned"][:8],

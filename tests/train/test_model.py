@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import keras
@@ -116,3 +118,36 @@ def test_a_failing_download_names_the_ways_out(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert "--weights FILE" in lines[0]
     assert "--weights random" in lines[0]
+
+
+class CutOff(BaseHTTPRequestHandler):
+    """A server that promises a file and hangs up in the middle of it."""
+
+    def do_GET(self) -> None:
+        """Send the first half."""
+        self.send_response(200)
+        self.send_header("Content-Length", "2000")
+        self.end_headers()
+        self.wfile.write(b"x" * 1000)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
+def test_an_interrupted_download_leaves_no_weights_behind(tmp_path: Path) -> None:
+    """What came of ImageNet's weights is not taken for them by the next run."""
+    code = (
+        "from keras.src.applications import resnet\n"
+        "from train import model\n"
+        "resnet.BASE_WEIGHTS_PATH = sys.argv[1]\n"
+        "try:\n    model.load_backbone('resnet50v2', 'imagenet', (64, 64), 0)\n"
+        "except model.ModelError as error:\n    print(error)\n"
+    )
+    server = HTTPServer(("127.0.0.1", 0), CutOff)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "KERAS_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", f"import sys\n{code}", f"http://127.0.0.1:{server.server_port}/"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    server.shutdown()
+    assert any("can't be downloaded" in line for line in done.stdout.splitlines()), done.stdout
+    assert not list(tmp_path.rglob("*.h5"))

@@ -1,0 +1,79 @@
+"""Finished runs as their folders tell of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from train import measure, outcome
+
+
+def folder(place: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tuned"), classes: int = 2) -> Path:
+    """A run folder as `fit` writes it, on made-up probabilities."""
+    labels = np.arange(12) % classes
+    names = tuple(f"class{index}" for index in range(classes))
+    probabilities = np.full((12, classes), 0.1)
+    probabilities[np.arange(12), labels] = 1 - 0.1 * (classes - 1)
+    groups = np.array([f"p{number}" for number in range(12)])
+    told: dict[str, Any] = {}
+    for phase in phases:
+        split = measure.metrics(labels, probabilities, groups, names, 0.3 if classes == 2 else None)
+        told[phase] = {"val": split, "test": split}
+        if classes == 2:
+            told[phase]["threshold"] = {"value": 0.3, "chosen_by": "hand"}
+    run = place / name
+    run.mkdir()
+    settings = {"set": name, "classes": names, "images": {"train": 8, "val": 12, "test": 12}}
+    (run / "settings.json").write_text(json.dumps(settings))
+    (run / "metrics.json").write_text(json.dumps(told))
+    pd.DataFrame({"phase": phases, "epoch": range(len(phases))}).to_csv(run / "history.csv", index=False)
+    pd.DataFrame({"source_sha256": ["0"], "split": ["test"]}).to_csv(run / "predictions.csv", index=False)
+    return run
+
+
+def test_the_overview_stands_beside_the_studys_numbers(tmp_path: Path) -> None:
+    """A run on one of the study's sets shows the study's accuracies; a run without fine-tuning a dash."""
+    runs = [folder(tmp_path, "augment1"), folder(tmp_path, "own", ("frozen",))]
+    table = outcome.overview([outcome.read(run) for run in runs])
+    assert table["accuracy frozen"].tolist() == ["1.000 [1.000, 1.000]"] * 2
+    assert table["accuracy fine-tuned"].tolist() == ["1.000 [1.000, 1.000]", "-"]
+    assert table["the study's accuracy"].tolist() == ["86.38 -> 86.70", "-"]
+
+
+def test_the_summary_has_every_figure_with_its_interval(tmp_path: Path) -> None:
+    """A row a figure, at 0.5 and at the chosen threshold; a column a phase."""
+    table = outcome.summary(outcome.read(folder(tmp_path, "own"))).set_index("test of 12 images, 12 patients")
+    assert list(table.columns) == ["frozen", "fine-tuned"]
+    assert {"AUROC", "AUPRC", "Brier score", "calibration error", "chosen threshold"} <= set(table.index)
+    for figure in ("accuracy", "balanced accuracy", "sensitivity", "specificity", "F1"):
+        for way in ("at 0.5", "chosen threshold"):
+            assert table.loc[f"{figure}, {way}", "frozen"] == "1.000 [1.000, 1.000]"
+
+
+def test_the_summary_of_three_classes_has_each(tmp_path: Path) -> None:
+    """Macro figures first, then those of each class against the rest."""
+    table = outcome.summary(outcome.read(folder(tmp_path, "own", classes=3))).set_index(
+        "test of 12 images, 12 patients"
+    )
+    assert "accuracy, most probable" in table.index
+    assert "class2: AUROC" in table.index
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "list", "older"])
+def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -> None:
+    """Missing, damaged or of an older version: the message names the folder and says what to give or do."""
+    run = folder(tmp_path, "own")
+    match damage:
+        case "gone":
+            (run / "predictions.csv").unlink()
+        case "empty":
+            (run / "metrics.json").write_text("")
+        case "list":
+            (run / "settings.json").write_text("[]")
+        case "older":
+            (run / "metrics.json").write_text(json.dumps({"frozen": {"val": {"accuracy": 0.5}}}))
+    with pytest.raises(outcome.OutcomeError, match=rf"{run}.*`python -m train fit`"):
+        outcome.read(run)

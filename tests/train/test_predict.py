@@ -1,0 +1,204 @@
+"""Images from anywhere -> predictions, as a user asks for them."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from manifests import contract
+from manifests.pixels import decode, decode_to
+from train import predict, trained
+from train.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(make_run: Callable[..., Path]) -> Path:
+    return make_run()
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, words)])
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (7, 9), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def test_every_kind_of_image_is_predicted_as_what_it_shows(run: Path, tmp_path: Path) -> None:
+    """One picture as 8-bit, 16-bit, RGBA, palette, CMYK and turned by EXIF gives nearly one probability."""
+    gray = picture()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    wide = np.asarray(gray).astype(np.uint16) * 257
+    folder = tmp_path / "images"
+    folder.mkdir()
+    gray.save(folder / "a.png")
+    Image.fromarray(wide).save(folder / "b.png")
+    gray.convert("RGBA").save(folder / "c.webp", lossless=True)
+    gray.convert("P").save(folder / "d.gif")
+    gray.convert("CMYK").save(folder / "e.tiff")
+    gray.rotate(90, expand=True).save(folder / "f.jpg", quality=100, exif=turned)
+    out = tmp_path / "out.csv"
+    result = call(run, folder, "--out", out)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out)
+    assert [Path(name).name for name in table["file"]] == ["a.png", "b.png", "c.webp", "d.gif", "e.tiff", "f.jpg"]
+    assert table["error"].isna().all()
+    read = trained.load(run)
+    image = np.dstack([decode_to((folder / "a.png").read_bytes(), read.size)] * 3).astype(np.float32)
+    np.testing.assert_allclose(table["p(PNEUMONIA)"], read.probabilities(image[None])[0, 1], atol=0.01)
+    np.testing.assert_allclose(table["p(NORMAL)"] + table["p(PNEUMONIA)"], 1, atol=2e-6)
+
+
+def test_what_cannot_be_read_has_a_row_with_the_reason(run: Path, tmp_path: Path) -> None:
+    """Good files are predicted beside it, and the exit code is 0; if nothing is readable it is 1."""
+    folder = tmp_path / "images"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    picture().save(folder / "deep" / "er" / "good.PNG")
+    (folder / "bad.png").write_text("no image")
+    (folder / "nothing.jpg").touch()
+    (folder / "notes.txt").write_text("notes")
+    (folder / ".hidden.png").write_text("no image")
+    (folder / "gone.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    out = tmp_path / "out.csv"
+    result = call(run, folder, tmp_path / "missing.png", tmp_path / "empty", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "6 could not be read" in result.output
+    assert "names don't end as an image's does: 1" in result.output
+    table = pd.read_csv(out, keep_default_na=False)
+    errors = {Path(name).name: error for name, error in zip(table["file"], table["error"], strict=True)}
+    assert errors.pop("good.PNG") == ""
+    assert errors.pop("bad.png").startswith("not an image")
+    assert errors == {
+        "nothing.jpg": "empty file (0 bytes)",
+        "gone.png": "not a regular file",
+        "pipe.png": "not a regular file",
+        "missing.png": "no such file or folder",
+        "empty": "a folder without image files",
+    }
+    nothing = call(run, folder / "bad.png")
+    assert nothing.exit_code == 1
+    assert "not an image of a known format" in nothing.output
+    beside = call(run, folder / "bad.png", folder / "deep").output.splitlines()
+    assert [len(beside[line].split()) for line in (0, 2)] == [5, 4]
+    assert "nan" not in beside[1]
+
+
+def test_the_thresholds_side_decides_the_class(run: Path, tmp_path: Path) -> None:
+    """With the threshold at 0 everything is the second class, at 1 the first, and the output says the rule."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    picture().save(tmp_path / "a.png")
+    for value, expected in ((0, "1 PNEUMONIA"), (1, "1 NORMAL")):
+        (copy / "metrics.json").write_text(json.dumps({"frozen": {"threshold": {"value": value, "chosen_by": "v"}}}))
+        result = call(copy, tmp_path / "a.png")
+        assert expected in result.output
+        assert f"PNEUMONIA from {value} on" in result.output
+
+
+def test_names_stay_as_they_are_but_for_what_is_not_for_reading(tmp_path: Path) -> None:
+    """A name that begins as a formula is kept; an end of line, a turn of direction or a byte that is no UTF-8 is escaped."""
+    names = ["=1+1.png", "a\nb.png", "c\u202ed.png", os.fsdecode(b"e\xff.png"), "ä ö.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    told = {predict.told(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path]).found}
+    assert told == {"=1+1.png", "a\\nb.png", "c\\u202ed.png", "e\\udcff.png", "ä ö.png"}
+    table = pd.DataFrame({"file": sorted(told), "error": ""})
+    predict.write(tmp_path / "out.csv", table)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv", keep_default_na=False), table, check_dtype=False)
+
+
+def test_a_file_named_twice_is_predicted_once(tmp_path: Path) -> None:
+    """By itself and within its folder; folders come in the order given, their files sorted."""
+    for name in ("b/2.png", "b/1.png", "a/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    places = [tmp_path / "b", tmp_path / "a", tmp_path / "b" / "1.png"]
+    found = [entry.path.relative_to(tmp_path).as_posix() for entry in predict.listed(places).found]
+    assert found == ["b/1.png", "b/2.png", "a/1.png"]
+
+
+def test_the_table_takes_no_other_files_place(run: Path, tmp_path: Path, image_set: Callable[..., Path]) -> None:
+    """--out refuses what is no CSV, and a manifest, before anything is computed."""
+    manifest = image_set()
+    picture().save(tmp_path / "a.png")
+    before = manifest.read_bytes(), (tmp_path / "a.png").read_bytes()
+    for out, told in ((tmp_path / "a.png", "ends in .csv"), (manifest, "is a set's manifest")):
+        result = call(run, tmp_path / "a.png", "--out", out)
+        assert result.exit_code == 2
+        assert told in result.output.splitlines()[-1]
+    assert (manifest.read_bytes(), (tmp_path / "a.png").read_bytes()) == before
+
+
+def test_more_files_than_a_batch_come_in_order(run: Path, tmp_path: Path) -> None:
+    """Each row has the probabilities of its own file, across batches and around unreadable files."""
+    for number in range(70):
+        picture(number, (64, 64)).save(tmp_path / f"{number:02d}.png")
+    (tmp_path / "33.png").write_text("no image")
+    read = trained.load(run)
+    steps: list[tuple[int, int]] = []
+    table = predict.predict(read, predict.listed([tmp_path]).found, lambda *step: steps.append(step))
+    assert steps == [(32, 70), (64, 70), (70, 70)]
+    assert table.loc[table["error"] != "", "file"].tolist() == [str(tmp_path / "33.png")]
+    for number in (0, 32, 34, 69):
+        image = np.dstack([np.asarray(picture(number, (64, 64)))] * 3).astype(np.float32)
+        assert table["p(PNEUMONIA)"][number] == pytest.approx(read.probabilities(image[None])[0, 1], abs=2e-5)
+
+
+@pytest.mark.slow
+def test_predictions_of_a_sets_own_files_are_the_runs(image_set: Callable[..., Path]) -> None:
+    """Given a set's val and test images, `predict` gives what predictions.csv has, within 1e-3."""
+    manifest = image_set()
+    root = manifest.parent.parent
+    short = ["--weights", "random", "--epochs", "1", "--fine-tune-epochs", "1", "--engine", "tensorflow"]
+    fitted = CliRunner().invoke(main, ["fit", str(manifest), *short, "--batch-size", "8", "--root", str(root)])
+    assert fitted.exit_code == 0, fitted.output
+    run = root / "runs" / "tiny"
+    recorded = pd.read_csv(run / "predictions.csv")
+    recorded = recorded[recorded["phase"] == "fine-tuned"].reset_index(drop=True)
+    result = call(run, *(root / path for path in recorded["path"]), "--out", root / "out.csv")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(root / "out.csv")
+    assert table["file"].tolist() == [str(root / path) for path in recorded["path"]]
+    for name in ("p(class0)", "p(class1)"):
+        np.testing.assert_allclose(table[name], recorded[name], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_leaving_out_the_builders_jpeg_changes_little(xrays_full: Path, make_run: Callable[..., Path]) -> None:
+    """Real X-rays, resized only and resized and through a JPEG of quality 95: under 1 gray level on average, 0.005 in p."""
+
+    def sharpen(dense: object) -> None:  # random weights alone would call every image the same
+        dense.kernel.assign(dense.kernel * 20)
+
+    read = trained.load(make_run(size=(224, 224), head=sharpen))
+    plain, written = [], []
+    for path in sorted(xrays_full.rglob("*.jpeg"))[::20]:
+        image = decode_to(path.read_bytes(), read.size)
+        file = io.BytesIO(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+        again = decode(file.getvalue())
+        assert np.abs(image.astype(int) - again).mean() < 1
+        plain.append(np.dstack([image] * 3).astype(np.float32))
+        written.append(np.dstack([again] * 3).astype(np.float32))
+    got, expected = read.probabilities(np.stack(plain)), read.probabilities(np.stack(written))
+    assert np.ptp(expected[:, 1]) > 0.05, "images must differ, else this shows nothing"
+    np.testing.assert_allclose(got, expected, atol=0.005)
+
+
+def test_out_is_written_whole_or_not_at_all(run: Path, tmp_path: Path) -> None:
+    """A folder that isn't there is made; nothing temporary is left beside the table."""
+    picture().save(tmp_path / "a.png")
+    assert call(run, tmp_path / "a.png", "--out", tmp_path / "new" / "out.csv").exit_code == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.csv"]
+    assert contract.is_manifest(tmp_path / "new" / "out.csv") is False

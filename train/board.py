@@ -1,0 +1,37 @@
+"""What TensorBoard shows of a run beside its training: its figures, its numbers, and its settings as hyperparameters."""
+
+from pathlib import Path
+
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from train import bands, plots
+from train.outcome import Finished
+
+
+def write(run: Finished, folder: Path) -> None:
+    """Add to the logs in `folder`/tensorboard.
+
+    Args:
+        run: as it was just finished.
+        folder: where it is; its PNGs are taken over.
+    """
+    curves = {phase: bands.curves(bands.scored(run, phase)) for phase in run.metrics}
+    pictures = {f"figures/{name}": plots.png(figure) for name, figure in plots.of_run(run, curves).items()}
+    pictures |= {f"images/{path.stem}": path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+    with writer.as_default():
+        hparams.hparams(
+            {name: value for name, value in run.settings.items() if isinstance(value, (bool, int, float, str))}
+        )
+        for step, told in enumerate(run.metrics.values()):  # 0: frozen, 1: fine-tuned
+            split = "test" if "test" in told else "val"
+            numbers = {name: told[split][name] for name in ("auroc", "auprc", "brier", "ece")}
+            for way, decided in told[split]["decisions"].items():
+                numbers |= {f"{name} ({way})": decided[name] for name in ("accuracy", "balanced_accuracy")}
+            for name, figure in numbers.items():
+                if figure["value"] is not None:
+                    tf.summary.scalar(f"{split}/{name}", figure["value"], step=step)
+        for name, data in pictures.items():
+            tf.summary.image(name, tf.io.decode_png(data, channels=3)[None], step=0)
+    writer.close()

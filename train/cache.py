@@ -1,0 +1,90 @@
+"""The kept activations: what there is, which sets need it, and what may go."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from manifests import contract
+from train.store import Store, StoreError, locked, stored
+
+COLUMNS = ("size", "store", "layers", "engine", "precision", "images", "GB", "needed by")
+
+
+class CacheError(ValueError):
+    """Nothing may be dropped here; the message says why."""
+
+
+class Pruned(NamedTuple):
+    """How many images' activations went, and how many bytes."""
+
+    images: int
+    bytes: int
+
+
+Needed = dict[str, set[str]]  # manifest's name -> checksums of its images
+
+
+def needed(manifests: Path) -> Needed:
+    """The images of each manifest in a folder.
+
+    Raises:
+        ContractError: one can't be read. What it needs isn't known, so nothing may be dropped.
+    """
+    return {path.stem: set(contract.read(path)["sha256"]) for path in sorted(manifests.glob("*.csv"))}
+
+
+def listed(cache: Path, sets: Needed) -> pd.DataFrame:
+    """The stores in a folder, a row each, by image size and by what needs them: COLUMNS."""
+    rows = []
+    for store, about in stored(cache):
+        index = store.index().keys()
+        wanted = {name: len(checksums & index) for name, checksums in sets.items()}
+        told = ", ".join(f"{name} {count:,}" for name, count in wanted.items() if count)
+        size = " x ".join(map(str, about.get("size", [])))
+        layers = ", ".join(map(str, about.get("layers", [])))
+        made_by = (about.get("name"), about.get("precision"))  # the engine, as engine.Engine has it
+        taken = (f"{len(index):,}", f"{_bytes(store) / 1e9:.2f}")
+        rows.append((size, store.folder.name, layers, *made_by, *taken, told or "nothing"))
+    return pd.DataFrame(rows, columns=COLUMNS).sort_values(["size", "needed by", "store"], ignore_index=True)
+
+
+def prune(cache: Path, manifests: Path) -> Pruned:
+    """Drop the activations of all images that no manifest in a folder has, and what killed writers left.
+
+    Raises:
+        ContractError: as `needed` has it.
+        CacheError: there is no manifest at all: more likely the wrong folder than an order to drop everything.
+        StoreError: a run is at work on the activations, or the disk is full.
+    """
+    sets = needed(manifests)
+    if not cache.is_dir():
+        return Pruned(0, 0)
+    if not sets:
+        raise CacheError(
+            f"{manifests}: no manifest is there, so nothing is known to be needed; give --root, or delete {cache}"
+        )
+    every = set().union(*sets.values())
+    with locked(cache):
+        before = _total(cache)
+        gone = 0
+        for left in cache.glob(".*.partial"):
+            shutil.rmtree(left)
+        # Those that go whole come first: what is left of the others is copied, and needs room.
+        for store, _ in sorted(stored(cache), key=lambda found: bool(every & found[0].index().keys())):
+            try:
+                gone += store.keep(every)
+            except OSError as error:
+                raise StoreError(
+                    f"{store.folder}: {error.strerror}; nothing of it went. Make room, or delete it"
+                ) from None
+        return Pruned(gone, before - _total(cache))
+
+
+def _total(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+
+
+def _bytes(store: Store) -> int:
+    return sum(path.stat().st_size for path in store.folder.iterdir() if path.is_file())

@@ -1,0 +1,118 @@
+"""Finished runs, as their folders tell of them: read, summed up, and set beside the original study's."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from train.measure import DECIDED, RANKED
+
+# Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
+STUDY = {"original": (71.31, 73.56), "augment1": (86.38, 86.70), "augment2": (84.78, 86.54)}
+NAMES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "brier": "Brier score",
+    "ece": "calibration error",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1",
+}
+
+
+class OutcomeError(ValueError):
+    """Runs that can't be reported on; the message names the run and the fix."""
+
+
+class Finished(NamedTuple):
+    """A finished run. `predictions` is its predictions.csv, a row an image and phase."""
+
+    name: str
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+
+    @property
+    def study(self) -> tuple[float, float] | None:
+        """The study's accuracies, if the run is on one of its sets and trained as the study did."""
+        return STUDY.get(self.settings["set"]) if self.settings.get("class_weight", "none") == "none" else None
+
+
+def read(run: Path) -> Finished:
+    """Read a run folder.
+
+    Raises:
+        OutcomeError: it holds no finished run of this version.
+    """
+    try:
+        texts = {name: (run / name).read_text(encoding="utf-8") for name in ("settings.json", "metrics.json")}
+        tables = {name: (run / name).read_text(encoding="utf-8") for name in ("history.csv", "predictions.csv")}
+        settings, metrics = (json.loads(text) for text in texts.values())
+        history, predictions = (pd.read_csv(io.StringIO(text), keep_default_na=False) for text in tables.values())
+        found = Finished(run.as_posix(), settings, metrics, history, predictions)
+        for needed in ("set", "classes", "images"):
+            settings[needed]
+        if "source_sha256" not in predictions or any("decisions" not in told["val"] for told in metrics.values()):
+            raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
+    except OutcomeError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OutcomeError(
+            f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
+        ) from None
+    return found
+
+
+def summary(run: Finished) -> pd.DataFrame:
+    """The figures of each phase on test, or on val if there is no test, a row a figure, with intervals."""
+    parts = []
+    for phase, told in run.metrics.items():
+        split = "test" if "test" in told else "val"
+        value = told["threshold"]["value"] if told.get("threshold") else None
+        column = figures(told[split], value, phase, split)
+        if told.get("calibration"):
+            column.loc[len(column)] = ["temperature", f"{told['calibration']['temperature']:.3f}"]
+        parts.append(column.set_index(column.columns[0]))
+    return pd.concat(parts, axis=1).reset_index()
+
+
+def figures(measured: dict[str, Any], threshold: float | None, name: str, split: str = "test") -> pd.DataFrame:
+    """What `measure.metrics` gave as a table: a row a figure, the numbers in the column `name`."""
+    column = {NAMES[figure]: interval(measured[figure]) for figure in RANKED}
+    for way, decided in measured["decisions"].items():
+        at = {"chosen": "chosen threshold", "0.5": "at 0.5"}.get(way, way)
+        column |= {f"{NAMES[figure]}, {at}": interval(decided[figure]) for figure in DECIDED}
+    if threshold is not None:
+        column["chosen threshold"] = f"{threshold:.3f}"
+    for label, of_class in measured.get("per_class", {}).items():
+        column |= {f"{label}: {NAMES[figure]}": interval(value) for figure, value in of_class.items()}
+    head = f"{split} of {measured['images']:,} images, {measured['patients']:,} patients"
+    return pd.DataFrame({head: list(column), name: list(column.values())})
+
+
+def overview(runs: list[Finished]) -> pd.DataFrame:
+    """Test accuracy and AUROC of each run with intervals, in both phases, beside the study's accuracy in %."""
+    rows = []
+    for run in runs:
+        row: dict[str, Any] = {"run": run.name} | run.settings["images"]
+        for phase in ("frozen", "fine-tuned"):
+            measured = run.metrics.get(phase, {}).get("test")
+            first = next(iter(measured["decisions"].values())) if measured else None
+            row[f"accuracy {phase}"] = interval(first["accuracy"]) if first else "-"
+            row[f"AUROC {phase}"] = interval(measured["auroc"]) if measured else "-"
+        row["the study's accuracy"] = f"{run.study[0]:.2f} -> {run.study[1]:.2f}" if run.study else "-"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def interval(figure: dict[str, float | None]) -> str:
+    """`0.838 [0.801, 0.871]`, with a dash for what is not defined."""
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,250 @@
+"""Finished runs -> one HTML page for people, with all that it shows inside: it asks for nothing, and runs no script."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from markupsafe import Markup
+
+from manifests import contract, pages
+from manifests.pixels import UnreadableImage, decode
+from train import bands, card, difference, figures, forest, mistakes, outcome, plots
+from train.outcome import Finished, OutcomeError
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+LoadHeat = Callable[[Path, tuple[int, int]], tuple[mistakes.Heat | None, str]]
+
+
+class PageError(ValueError):
+    """The page can't be made; the message names what stands in the way and the fix."""
+
+
+class Confusion(NamedTuple):
+    """How often which class was taken for which: a row a true class, each cell a count and its tenths of the row."""
+
+    title: str
+    rows: list[list[tuple[int, int]]]
+
+
+class RunSection(NamedTuple):
+    """What the page shows of one run."""
+
+    id: str
+    run: Finished
+    lead: str
+    split: str
+    summary: list[list[str]]
+    confusions: list[Confusion]
+    figures: list[figures.Shown]
+    seen: list[mistakes.Seen]
+    unseen: str  # why images, or the evidence in them, are not shown
+    rescaling: figures.Shown | None
+    card: card.Card
+    settings: list[tuple[str, str]]
+
+
+def default_out(runs: list[Path]) -> Path:
+    """Where the page goes: into the run, or beside several runs."""
+    parents = {os.path.abspath(run.parent) for run in runs}  # noqa: PTH100  # a link stays what it is called
+    if len(runs) == 1:
+        return runs[0] / "report.html"
+    common = Path(os.path.commonpath(parents))
+    return (runs[0].parent if len(parents) == 1 else common) / "report.html"
+
+
+def write(runs: list[Path], root: Path, out: Path, load_heat: LoadHeat, progress: Callable[[int, int], None]) -> None:
+    """Write the page of some runs.
+
+    Args:
+        runs: their folders.
+        root: what their sets' manifests' paths are relative to.
+        out: where the page goes, .html.
+        load_heat: of a run's folder and the (width, height) of its images gives what maps evidence, or why it can't.
+        progress: called with (steps done, steps in all).
+
+    Raises:
+        OutcomeError: a folder holds no finished run, or a damaged one.
+        PageError: the page can't be written where it is to go.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise PageError(f"--out {out} should end in .html")
+    folders = list({run.resolve(): run for run in runs}.values())
+    finished = [_read(run, name) for run, name in zip(folders, _names(folders), strict=True)]
+    sections = []
+    for number, (folder, run) in enumerate(zip(folders, finished, strict=True), 1):
+        sections.append(_section(f"run{number}", folder, run, root, load_heat))
+        progress(number, len(folders) + 1)
+    compared, uncompared = _compared(finished)
+    page = _rendered(sections, compared, uncompared, figures.sizes(finished))
+    progress(len(folders) + 1, len(folders) + 1)
+    try:
+        contract.write_atomically(out, page)
+    except OSError as error:
+        raise PageError(f"--out {out}: {error.strerror}; give another place") from None
+
+
+def _names(runs: list[Path]) -> list[str]:
+    """The runs' folders as the page calls them: no more of their paths than tells them apart."""
+    whole = [run.resolve() for run in runs]
+    common = os.path.commonpath([run.parent for run in whole])
+    return [run.relative_to(common).as_posix() for run in whole]
+
+
+def _read(folder: Path, name: str) -> Finished:
+    """A run whose every part is as `fit` writes it, under the name that the page calls it."""
+    run = outcome.read(folder)
+    classes = run.settings["classes"]
+    if not (
+        isinstance(classes, list) and len(set(map(str, classes))) >= 2 and all(isinstance(n, str) for n in classes)
+    ):
+        raise OutcomeError(f"{folder}: settings.json is damaged: got the classes {classes!r:.80}; train the run again")
+    try:
+        outcome.summary(run)
+        outcome.overview([run])
+        card.of(run, None, {})
+        for split in ("val", "test"):
+            if all(split in told for told in run.metrics.values()):
+                _confusions(run, split)
+        _lead(run)
+        run.history[["loss", "accuracy", "val_loss", "val_accuracy"]].astype(float)
+        run.history["epoch"].astype(int)
+        for phase in run.metrics:
+            bands.scored(run, phase)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError) as error:
+        if isinstance(error, OutcomeError):
+            raise
+        raise OutcomeError(f"{folder} is damaged ({type(error).__name__}: {error}); train the run again") from None
+    return run._replace(name=name)
+
+
+def _section(name: str, folder: Path, run: Finished, root: Path, load_heat: LoadHeat) -> RunSection:
+    scored = {phase: bands.scored(run, phase) for phase in run.metrics}
+    last = scored[list(scored)[-1]]
+    rows, gone = mistakes.manifest_of(run, root)
+    seen, unseen = _seen(folder, run, last, rows, gone, root, load_heat)
+    return RunSection(
+        name,
+        run,
+        _lead(run),
+        last.split,
+        _cells(outcome.summary(run)),
+        _confusions(run, last.split),
+        figures.of_run(run, {phase: bands.curves(each) for phase, each in scored.items()}),
+        seen,
+        unseen,
+        _rescaling(folder),
+        card.of(run, rows, _set_card(run, root) if rows is not None else {}),
+        [(key, str(value)) for key, value in run.settings.items() if not isinstance(value, (dict, list))],
+    )
+
+
+def _lead(run: Finished) -> str:
+    """What was trained on what, in a line."""
+    images = ", ".join(f"{count:,} {split}" for split, count in run.settings["images"].items())
+    classes = " and ".join(run.settings["classes"]) if len(run.settings["classes"]) < 5 else "many classes"
+    return f"{run.settings.get('backbone', 'A model')} on {run.settings['set']}: {images} images of {classes}."
+
+
+def _seen(
+    folder: Path,
+    run: Finished,
+    of: bands.Scored,
+    rows: pd.DataFrame | None,
+    gone: str,
+    root: Path,
+    load_heat: LoadHeat,
+) -> tuple[list[mistakes.Seen], str]:
+    picked = mistakes.pick(of, plots.threshold(run))
+    if rows is None:
+        return mistakes.see(of, picked, None, root, None), f"The images are not shown: {gone}."
+    size = (int(rows["width"].iloc[0]), int(rows["height"].iloc[0]))
+    heat, why = load_heat(folder, size)
+    seen = mistakes.see(of, picked, rows, root, heat)
+    missing = sum(each.image is None for each in seen)
+    told = [f"{missing} of {len(seen)} images are not shown: they are gone or have changed since."] if missing else []
+    if why:
+        told.append(f"Where the evidence is can't be shown: {why}.")
+    return seen, " ".join(told)
+
+
+def _set_card(run: Finished, root: Path) -> dict[str, Any]:
+    named = str(run.settings["manifest"])
+    for manifest in (Path(named), root / named):
+        try:
+            return contract.read_card(manifest)
+        except contract.ContractError:
+            continue
+    return {}
+
+
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    """A table's header and rows as text."""
+    return [[str(name) for name in table.columns], *(list(map(str, row)) for row in table.to_numpy())]
+
+
+def _confusions(run: Finished, split: str) -> list[Confusion]:
+    found = []
+    for phase, told in run.metrics.items():
+        for way, decided in told[split]["decisions"].items():
+            at = {"most probable": "the most probable class", "0.5": "from 0.5 on"}.get(way)
+            title = f"{phase}, {at or 'from the chosen threshold on, ' + format(told['threshold']['value'], '.3f')}"
+            rows = [[(n, round(10 * n / max(1, sum(row)))) for n in row] for row in decided["confusion"]]
+            found.append(Confusion(title, rows))
+    return found
+
+
+def _rescaling(folder: Path) -> figures.Shown | None:
+    """The run's picture of what rescaling loses, with its table."""
+    try:
+        picture = mistakes.jpeg(decode((folder / "rescaling.png").read_bytes()), largest=1600, quality=88)
+    except (OSError, UnreadableImage):
+        return None
+    try:
+        table = _cells(pd.read_csv(folder / "rescaling.csv", dtype=str, keep_default_na=False))
+    except (OSError, ValueError):
+        table = []
+    told = "; ".join(f"{row[0]}: SSIM {row[1]}, PSNR {row[2]}" for row in table[1:] if len(row) >= 3)
+    alt = f"An original image beside itself rescaled to other sizes. {told}"
+    return figures.Shown("What rescaling loses", picture, alt, table)
+
+
+def _compared(runs: list[Finished]) -> tuple[list[forest.Forest], str]:
+    """The comparison of all runs and phases, and why there is none."""
+    shown = [forest.accuracies(runs)]
+    try:
+        found = difference.differences(runs, lambda done, total: None)  # noqa: ARG005
+    except OutcomeError as error:
+        return shown, str(error)
+    told = difference.told(found)
+    if len(runs) == 1:  # whose name says nothing
+        for each in (found, told):
+            each[["first", "second"]] = each[["first", "second"]].map(
+                lambda name: name.removeprefix(f"{runs[0].name} ")
+            )
+    return shown + forest.differences(found, told), ""
+
+
+def _rendered(
+    sections: list[RunSection], compared: list[forest.Forest], uncompared: str, sizes: figures.Shown | None
+) -> str:
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    environment = pages.environment(TEMPLATES)
+    # An interval in brackets stays on one line.
+    environment.filters["bound"] = lambda cell: re.sub(r"(\[[^\],]*), ", "\\1,\N{NO-BREAK SPACE}", cell)
+    page = environment.get_template("report.html").render(
+        style=Markup(style),  # noqa: S704  # our own file; all that comes from a run is escaped
+        style_hash=pages.policy_hash(style),
+        sections=sections,
+        notices=sorted({str(each.run.settings.get("notice") or "") for each in sections} - {""}),
+        compared=compared,
+        uncompared=uncompared,
+        sizes=sizes,
+        kinds=mistakes.KINDS,
+        use=card.USE,
+        no_device=card.NO_DEVICE,
+    )
+    return plots.printable(page)
