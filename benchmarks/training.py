@@ -1,0 +1,180 @@
+"""Training on kept activations beside plain Keras through the whole network, in one run: `make bench-train`.
+
+Takes a manifest and runs `python -m train fit` on it as a user does, in processes of its own, start-up included: a
+first run with nothing kept, a second one with other learning rates, and one of the frozen phase alone. Plain Keras
+is timed on some steps of each phase and of validation, and scaled to the epochs that those runs took.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from train import dataset as datasets
+from train import engine, features, model
+
+BATCH, WARM, LAYERS = 32, 5, 5
+RUNS = {  # name: (options, at least)
+    "first run": ((), 30),
+    "second run, other rates": (("--learning-rate", "2e-3", "--fine-tune-learning-rate", "2e-5"), 45),
+    "second run, frozen phase only": (("--learning-rate", "2e-3", "--fine-tune-epochs", "0"), 300),
+}
+
+
+class Whole(keras.Model):  # type: ignore[misc]  # Keras ships no types
+    """The plain way: preprocess, whole backbone with batch norm keeping its statistics, pool, head."""
+
+    def __init__(self, backbone: keras.Model) -> None:
+        super().__init__()
+        self.scale = keras.layers.Rescaling(1 / 127.5, offset=-1.0)
+        self.backbone, self.pool, self.head = backbone, keras.layers.GlobalAveragePooling2D(), model.make_head(2, 0)
+
+    def call(self, image: Any) -> Any:
+        """Raw images to probabilities."""
+        return self.head(self.pool(self.backbone(self.scale(image), training=False)))
+
+
+def plain_keras(dataset: datasets.Dataset, weights: str, steps: int) -> dict[str, float]:
+    """Seconds a step of batches of 32 in Keras's `fit`, for both phases, and in its `evaluate`."""
+    backbone = model.load_backbone("resnet50v2", weights, dataset.size, 0)
+    whole = Whole(backbone)
+    seconds = {}
+    for phase, layers in (("frozen", 0), ("fine-tuned", LAYERS)):
+        backbone.trainable = True
+        for index, layer in enumerate(backbone.layers):
+            layer.trainable = index >= len(backbone.layers) - layers
+        whole.compile(keras.optimizers.Adam(1e-5), loss="binary_crossentropy", metrics=["accuracy"])
+        clock = Clock()
+        whole.fit(some(dataset, steps), callbacks=[clock], shuffle=False, verbose=0)
+        seconds[phase] = clock.median()
+    clock = Clock()
+    whole.evaluate(some(dataset, steps), callbacks=[clock], verbose=0)
+    seconds["validation"] = clock.median()
+    return seconds
+
+
+class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
+    """Notes when each batch ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        """Of `fit`."""
+        self.ends.append(time.perf_counter())
+
+    def on_test_batch_end(self, batch: int, logs: object = None) -> None:
+        """Of `evaluate`."""
+        self.ends.append(time.perf_counter())
+
+    def median(self) -> float:
+        """Seconds a batch, the first ones, which compile and warm up, left out."""
+        return float(np.median(np.diff(self.ends[WARM:])))
+
+
+def some(dataset: datasets.Dataset, steps: int) -> tf.data.Dataset:
+    """Batches of images and labels, read and decoded beside the training."""
+    rows = dataset.of("train").sample((steps + WARM) * BATCH, random_state=0)
+    labels = tf.data.Dataset.from_tensor_slices(dataset.labels(rows)).batch(BATCH)
+    return tf.data.Dataset.zip(datasets.images(dataset.paths(rows), dataset.size, BATCH), labels)
+
+
+def scaled(seconds: dict[str, float], history: pd.DataFrame, dataset: datasets.Dataset) -> float:
+    """What plain Keras would take for the epochs of a run."""
+    train, val = len(dataset.of("train")) / BATCH, len(dataset.of("val")) / BATCH
+    return sum(count * (train * seconds[phase] + val * seconds["validation"]) for phase, count in epochs(history))
+
+
+def epochs(history: pd.DataFrame) -> list[tuple[str, int]]:
+    """How many of each phase."""
+    return [(str(phase), int(count)) for phase, count in history["phase"].value_counts(sort=False).items()]
+
+
+def fitted(manifest: Path, weights: str, scratch: Path, options: tuple[str, ...]) -> tuple[float, pd.DataFrame, float]:
+    """Seconds, history and peak memory in GB of our own command, as a user runs it."""
+    run = scratch / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "train", "fit", str(manifest.resolve()), "--weights", weights, *options]
+    command += ["--root", str(manifest.resolve().parents[1]), "--cache", str(scratch / "cache"), "--run", str(run)]
+    start = time.perf_counter()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return time.perf_counter() - start, pd.read_csv(run / "history.csv"), usage.ru_maxrss / 1e6
+
+
+def passes(dataset: datasets.Dataset, weights: str, batches: int) -> dict[str, float]:
+    """Images a second through the frozen part, by engine; the images are read before."""
+    backbone = model.load_backbone("resnet50v2", weights, dataset.size, 0)
+    part = model.cut(backbone, LAYERS)
+    read = [
+        batch.numpy() for batch in islice(datasets.images(dataset.paths(dataset.rows), dataset.size, BATCH), batches)
+    ]
+    speeds = {}
+    for chosen in dict.fromkeys((engine.choose("tensorflow"), engine.choose("auto"))):
+        forward = features.forward(part, chosen)
+        forward(read[0])
+        seconds = []
+        for batch in read:
+            start = time.perf_counter()
+            forward(batch)
+            seconds.append(time.perf_counter() - start)
+        speeds[f"{chosen.name} {chosen.precision}"] = BATCH / float(np.median(seconds))
+    return speeds
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("manifest", type=Path, help="of a set, two folders below its root")
+    parser.add_argument("--weights", default="imagenet", help="as `fit` takes them")
+    parser.add_argument("--steps", type=int, default=60, help="that plain Keras is timed on, for each phase")
+    chosen = parser.parse_args()
+    weights = str(Path(chosen.weights).resolve()) if Path(chosen.weights).is_file() else chosen.weights
+    dataset = datasets.read(chosen.manifest, chosen.manifest.resolve().parents[1])
+    seconds = plain_keras(dataset, weights, chosen.steps)
+    told = ", ".join(f"{name} {BATCH / taken:.0f}" for name, taken in seconds.items())
+    print(f"{len(dataset.rows):,} images; {os.cpu_count()} cores, {platform.processor() or platform.machine()}")
+    print(f"plain Keras, images/s: {told}")
+    print(
+        "| | seconds | plain Keras, scaled | epochs | peak memory | faster | at least |\n| --- | --: | --: | --: | --: | --: | --: |"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, (options, least) in RUNS.items():
+            taken, history, peak = fitted(chosen.manifest, weights, Path(scratch), options)
+            plain = scaled(seconds, history, dataset)
+            of_phases = " + ".join(str(count) for _, count in epochs(history))
+            print(
+                f"| {name} | {taken:.0f} | {plain:.0f} | {of_phases} | {peak:.1f} GB | {plain / taken:.0f} x | {least} x |",
+                flush=True,
+            )
+    speeds = passes(dataset, weights, 20)
+    print(json.dumps({name: round(speed, 1) for name, speed in speeds.items()}))
+    if len(speeds) > 1:
+        slow, fast = speeds.values()
+        print(f"the pass itself: {fast / slow:.1f} x, at least 5 x")
+
+
+if __name__ == "__main__":
+    main()
