@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import InvalidStateError, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import forkserver, parent_process, resource_tracker
+from multiprocessing import connection, forkserver, parent_process, resource_tracker
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _RENDERERS = ("augment.job", "augment.render", "augment.affine")
@@ -36,11 +36,19 @@ def pool(workers: int, modules: Sequence[str] = _RENDERERS) -> Iterator[ProcessP
         atexit.register(_kill_server)  # with nothing to render it is still at its imports, and holds our output open
     threading.excepthook = _tell_thread_error
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as executor:
+        processes = _Workers(executor)
         try:
             yield executor
         except KeyboardInterrupt:
-            _kill(executor)
+            executor.shutdown(wait=False, cancel_futures=True)
+            processes.kill()
+            _kill_server()
+            for thread in threading.enumerate():
+                if thread is not threading.main_thread() and not thread.daemon:
+                    thread.join()  # else it and the interpreter's end may trip over each other
             raise
+        finally:
+            processes.over.set()
 
 
 @contextmanager
@@ -60,14 +68,32 @@ def uninterrupted() -> Iterator[None]:
         signal.raise_signal(first)
 
 
-def _kill(executor: ProcessPoolExecutor) -> None:
-    executor.shutdown(wait=False, cancel_futures=True)
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    _kill_server()
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join()  # else it and the interpreter's end may trip over each other
+class _Workers:
+    """The processes of an executor, watched until it is `over`.
+
+    The executor itself holds the writing end of the pipe that results come through: after half a result of a worker
+    that was killed it would read for good, and never come to see that its writer is dead. It reads to an end once
+    nobody holds that end any more. There is no public way to it, nor to the processes.
+    """
+
+    def __init__(self, executor: ProcessPoolExecutor) -> None:
+        self._processes = executor._processes  # noqa: SLF001
+        self._results = executor._result_queue  # noqa: SLF001
+        self.over = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def kill(self) -> None:
+        """End them all, whatever they are at."""
+        for worker in tuple(self._processes.values()):
+            worker.kill()
+        self._results._writer.close()  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def _watch(self) -> None:
+        """None ends by itself before the pool is over: if one has, the others wait for a pipe that it may still lock."""
+        while not self.over.wait(1):
+            if connection.wait([worker.sentinel for worker in tuple(self._processes.values())], timeout=0):
+                self.kill()
+                break
 
 
 def _tell_thread_error(error: threading.ExceptHookArgs) -> None:
