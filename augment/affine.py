@@ -1,23 +1,23 @@
-"""KerasAffine: the random affine map of Keras's ImageDataGenerator as an albumentations transform.
+"""KerasAffine: the random affine map of Keras's ImageDataGenerator, on OpenCV.
 
 Source: keras/src/legacy/preprocessing/image.py, `get_random_transform` and `apply_affine_transform` (Keras
 3.15.1). Checked against them in tests/augment/test_affine.py.
 """
 
 import math
-from typing import Any
+from dataclasses import asdict, dataclass
 
-import albumentations as A
 import cv2
 import numpy as np
-from albumentations.core.transforms_interface import BaseTransformInitSchema
-from pydantic import Field
 
 from manifests.pixels import Pixels
 
 
-class KerasAffine(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships no types
+@dataclass(frozen=True)
+class KerasAffine:
     """Rotate, shift, shear and zoom about the centre, bilinear, edges repeated.
+
+    No albumentations transform, since importing that takes as long as half a thousand images take to render.
 
     Args:
         rotation_range: degrees; theta is drawn from +-rotation_range.
@@ -26,62 +26,55 @@ class KerasAffine(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations
         shear_range: DEGREES, as Keras reads it; drawn from +-shear_range.
         zoom_range: zx and zy are drawn from 1 - zoom_range to 1 + zoom_range each on its own. The map leads
             from output to input, so that 0.8 magnifies.
+        p: how probable it is that an image is changed at all.
+
+    Raises:
+        ValueError: one of them is no number, or out of range.
     """
 
-    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]  # albumentations ships no types
-        """What albumentations checks the arguments by."""
+    rotation_range: float = 0.0
+    width_shift_range: float = 0.0
+    height_shift_range: float = 0.0
+    shear_range: float = 0.0
+    zoom_range: float = 0.0
+    p: float = 1.0
 
-        rotation_range: float = Field(ge=0)
-        width_shift_range: float = Field(ge=0)
-        height_shift_range: float = Field(ge=0)
-        shear_range: float = Field(ge=0)
-        zoom_range: float = Field(ge=0, lt=1)
+    def __post_init__(self) -> None:
+        most = {"zoom_range": math.nextafter(1.0, 0.0), "p": 1.0}
+        for name, value in asdict(self).items():
+            highest = most.get(name, math.inf)
+            # A NaN is not in any range; true and false are numbers to Python, but a slip here.
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= highest:
+                within = {"zoom_range": "from 0 to below 1", "p": "from 0 to 1"}.get(name, "from 0 on")
+                raise ValueError(f"{name} is {value!r}, expected a number {within}")
 
-    def __init__(
-        self,
-        rotation_range: float = 0.0,
-        width_shift_range: float = 0.0,
-        height_shift_range: float = 0.0,
-        shear_range: float = 0.0,
-        zoom_range: float = 0.0,
-        p: float = 1.0,
-    ) -> None:
-        super().__init__(p=p)
-        self.rotation_range = rotation_range
-        self.width_shift_range = width_shift_range
-        self.height_shift_range = height_shift_range
-        self.shear_range = shear_range
-        self.zoom_range = zoom_range
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, float]:
+    def draw(self, stream: np.random.Generator, height: int, width: int) -> dict[str, float]:
         """Draw theta and shear in degrees, tx and ty in pixels, and the zooms, in Keras's order.
 
         As in Keras 3, tx is drawn by the height but moves along x, and ty the other way round: its
         `apply_affine_transform` swaps the axes after they were drawn.
         """
-        height, width = params["shape"][:2]
 
-        def draw(spread: float, scale: float = 1.0, middle: float = 0.0) -> float:
-            return middle + float(self.random_generator.uniform(-spread, spread)) * scale
+        def uniform(spread: float, scale: float = 1.0, middle: float = 0.0) -> float:
+            return middle + float(stream.uniform(-spread, spread)) * scale
 
         return {
-            "theta": draw(self.rotation_range),
-            "tx": draw(self.height_shift_range, height if self.height_shift_range < 1 else 1),
-            "ty": draw(self.width_shift_range, width if self.width_shift_range < 1 else 1),
-            "shear": draw(self.shear_range),
-            "zx": draw(self.zoom_range, middle=1.0),
-            "zy": draw(self.zoom_range, middle=1.0),
+            "theta": uniform(self.rotation_range),
+            "tx": uniform(self.height_shift_range, height if self.height_shift_range < 1 else 1),
+            "ty": uniform(self.width_shift_range, width if self.width_shift_range < 1 else 1),
+            "shear": uniform(self.shear_range),
+            "zx": uniform(self.zoom_range, middle=1.0),
+            "zy": uniform(self.zoom_range, middle=1.0),
         }
 
-    def apply(
-        self, img: Pixels, theta: float, tx: float, ty: float, shear: float, zx: float, zy: float, **_: Any
-    ) -> Pixels:
-        """Map an image of shape (height, width) or (height, width, channels)."""
-        height, width = img.shape[:2]
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        matrix = output_to_input(theta, tx, ty, shear, zx, zy, height, width)
-        warped = cv2.warpAffine(img, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        return warped.astype(np.uint8, copy=False)
+
+def warp(image: Pixels, theta: float, tx: float, ty: float, shear: float, zx: float, zy: float) -> Pixels:
+    """Map an image of shape (height, width) or (height, width, channels) by what KerasAffine has drawn."""
+    height, width = image.shape[:2]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    matrix = output_to_input(theta, tx, ty, shear, zx, zy, height, width)
+    warped = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return warped.astype(np.uint8, copy=False)
 
 
 def output_to_input(

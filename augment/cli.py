@@ -78,15 +78,16 @@ def build(
       python -m augment build --recipe augment1 --source data/chest_xray
     """
     with one_line_errors("Run the same command again to go on from here."):
-        from augment.pool import pool
+        from augment import recipe as recipes
+        from augment.pool import RENDERERS, pool
 
-        with pool(workers) as executor:  # first of all: the workers' imports take longest, and run beside these
-            from augment import recipe as recipes
+        recipe = recipes.load(recipe_name, seed)
+        preload = (*RENDERERS, "albumentations") if recipe.uses_albumentations else RENDERERS
+        with pool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
             from augment.build import Place, dry_run
             from augment.build import build as build_set
             from augment.scan import scan
 
-            recipe = recipes.load(recipe_name, seed)
             drop_leaks = on_leak == "drop"
             images = images or root / "data" / "augmented" / recipe.name
             manifest = manifest or root / "manifests" / f"{recipe.name}.csv"

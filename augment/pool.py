@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from multiprocessing import connection, forkserver, parent_process, resource_tracker
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_RENDERERS = ("augment.job", "augment.render", "augment.affine")
+RENDERERS = ("augment.job", "augment.render")
 
 
 @contextmanager
-def pool(workers: int, modules: Sequence[str] = _RENDERERS) -> Iterator[ProcessPoolExecutor]:
+def pool(workers: int, modules: Sequence[str] = RENDERERS) -> Iterator[ProcessPoolExecutor]:
     """An executor whose processes are forked from a clean one, which has imported the `modules` they work with.
 
     That one starts at once, and imports while the caller is still reading. Interrupted, the pool kills whatever

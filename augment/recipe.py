@@ -16,6 +16,7 @@ import yaml
 from manifests import MAX_PIXELS
 
 RECIPES = Path(__file__).parent / "recipes"
+KERAS_AFFINE = "KerasAffine"  # the one transform that is Evenset's own; all others are albumentations'
 # Kermany's naming: kind and number together make the patient.
 KERMANY = r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)"
 _NAME = re.compile(r"[\w][\w.-]*")
@@ -55,6 +56,11 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values, for the card."""
         return {**asdict(self), "size": list(self.size), "transforms": json.loads(self.transforms)}
+
+    @property
+    def uses_albumentations(self) -> bool:
+        """Whether it names a transform of albumentations', which take long to import."""
+        return any(name != KERAS_AFFINE for entry in json.loads(self.transforms) for name in entry)
 
     @property
     def targets(self) -> dict[str, int | None]:

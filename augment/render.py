@@ -9,23 +9,21 @@ import json
 import os
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from augment.affine import KerasAffine, warp
 from augment.job import Job, Outcome, Style, Variant, Written
-from augment.recipe import RecipeError
+from augment.recipe import KERAS_AFFINE, RecipeError
 from manifests.pixels import Pixels, UnreadableImage, decode_to
 
-if TYPE_CHECKING:
-    import albumentations as A
-
-# albumentations takes longer to import than a set that is up to date takes to check, so it is imported where
-# it is used; and importing it would ask the network for a newer version.
+# albumentations takes longer to import than half a thousand images take to render, so it is imported where a
+# recipe names a transform of its own; and importing it would ask the network for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 cv2.setNumThreads(1)  # the pool has a worker a core already
 
@@ -64,47 +62,78 @@ def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple
     return [_render_one(image, variant, style) for variant in variants]
 
 
+class Step(NamedTuple):
+    """A transform of a recipe: (image, numpy's stream, Python's stream) -> the image changed, and what was drawn.
+
+    Nothing drawn: the image was left as it is.
+    """
+
+    name: str
+    apply: Callable[[Pixels, np.random.Generator, random.Random], tuple[Pixels, dict[str, Any]]]
+
+
 @cache
-def pipeline(style: Style) -> "tuple[A.BasicTransform, ...]":
-    """A style's transforms, each tried on a gray and an RGB image of its size.
+def pipeline(style: Style) -> tuple[Step, ...]:
+    """A style's transforms, those of albumentations each tried on a gray and an RGB image of its size.
 
     Raises:
         RecipeError: an unknown transform or parameter, or one that gives no 8-bit image of the same size.
     """
-    listed = json.loads(style.transforms)
-    steps = tuple(_transform(name, parameters) for entry in listed for name, parameters in entry.items())
-    width, height = style.size
-    for step in steps:
-        for kind, shape in (("a gray", (height, width)), ("an RGB", (height, width, 3))):
-            try:
-                changed = step(image=np.full(shape, 128, np.uint8), force_apply=True)["image"]
-            except Exception as error:  # whatever a transform's own checks raise
-                raise RecipeError(
-                    f"transform {type(step).__name__} fails on {kind} image: {_one_line(error)}"
-                ) from None
-            _expect_image(changed, shape, type(step).__name__)
-    return steps
+    listed = [item for entry in json.loads(style.transforms) for item in entry.items()]
+    return tuple(
+        _keras_affine(given) if name == KERAS_AFFINE else _of_albumentations(name, given, style)
+        for name, given in listed
+    )
 
 
-def _transform(name: str, parameters: dict[str, Any]) -> "A.BasicTransform":
+def _keras_affine(given: dict[str, Any]) -> Step:
+    try:
+        affine = KerasAffine(**given)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"transform {KERAS_AFFINE} does not take {json.dumps(given)}: {_one_line(error)}") from None
+
+    def apply(
+        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random
+    ) -> tuple[Pixels, dict[str, Any]]:
+        if affine.p < 1 and not (affine.p > 0 and python_stream.random() < affine.p):  # as albumentations draws it
+            return image, {}
+        drawn = affine.draw(numpy_stream, *image.shape[:2])
+        return warp(image, **drawn), drawn
+
+    return Step(KERAS_AFFINE, apply)
+
+
+def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
     import albumentations as A
 
-    from augment.affine import KerasAffine
-
-    kind: Any = KerasAffine if name == "KerasAffine" else getattr(A, name, None)
+    kind: Any = getattr(A, name, None)
     if not (isinstance(kind, type) and issubclass(kind, (A.ImageOnlyTransform, A.DualTransform))):
         raise RecipeError(
-            f"transform {name!r} is not known; expected KerasAffine or a name from albumentations {A.__version__}"
+            f"transform {name!r} is not known; expected {KERAS_AFFINE} or a name from albumentations {A.__version__}"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # albumentations only warns of a parameter it doesn't know
         try:
-            step: Any = kind(**parameters)
+            transform: Any = kind(**given)
         except Exception as error:  # pydantic's, albumentations' and plain TypeErrors
-            raise RecipeError(f"transform {name} does not take {json.dumps(parameters)}: {_one_line(error)}") from None
-    if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(step.InitSchema.model_fields):
+            raise RecipeError(f"transform {name} does not take {json.dumps(given)}: {_one_line(error)}") from None
+    if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(transform.InitSchema.model_fields):
         raise RecipeError(f"transform {name} reads other files, which a recipe must not reach for; take it out")
-    return step
+    width, height = style.size
+    for colours, shape in (("a gray", (height, width)), ("an RGB", (height, width, 3))):
+        try:
+            changed = transform(image=np.full(shape, 128, np.uint8), force_apply=True)["image"]
+        except Exception as error:  # whatever a transform's own checks raise
+            raise RecipeError(f"transform {name} fails on {colours} image: {_one_line(error)}") from None
+        _expect_image(changed, shape, name)
+
+    def apply(
+        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random
+    ) -> tuple[Pixels, dict[str, Any]]:
+        transform.set_random_state(numpy_stream, python_stream)
+        return transform(image=image)["image"], transform.get_applied_params()
+
+    return Step(name, apply)
 
 
 def _expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) -> None:
@@ -132,10 +161,9 @@ def _transformed(image: Pixels, seed: int, style: Style) -> tuple[Pixels, str]:
     numpy_stream, python_stream = np.random.default_rng(seed), random.Random(seed)
     applied, shape = [], image.shape
     for step in pipeline(style):
-        step.set_random_state(numpy_stream, python_stream)
-        image = step(image=image)["image"]
-        if drawn := step.get_applied_params():
-            applied.append((type(step).__name__, drawn))
+        image, drawn = step.apply(image, numpy_stream, python_stream)
+        if drawn:
+            applied.append((step.name, drawn))
     _expect_image(image, shape, "the transforms together")
     return image, _describe(applied)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from augment.affine import KerasAffine
+from augment.affine import warp
 from augment.job import Job, Outcome, Style, Variant
 from augment.recipe import Recipe, RecipeError
 from augment.render import pipeline, render, run
@@ -151,7 +151,7 @@ def test_what_is_recorded_is_what_was_applied(colour: bool) -> None:
         ((name, drawn),) = json.loads(applied)[0].items()
         assert name == "KerasAffine"
         assert set(drawn) == {"theta", "tx", "ty", "shear", "zx", "zy"}
-        again = KerasAffine().apply(source, **drawn)
+        again = warp(source, **drawn)
         assert cv2.PSNR(decode(jpeg), again) > (35 if colour else 45)
         assert abs(drawn["theta"]) <= 20
     assert len({applied for _, applied in rendered}) == 12
@@ -168,6 +168,22 @@ def test_only_what_took_effect_is_recorded() -> None:
         assert cv2.PSNR(decode(jpeg), source[:, ::-1] if len(steps) == 1 else source) > 35
     assert 35 < told[1] < 85
     assert min(told.values()) > 10
+
+
+def test_two_affine_maps_of_one_recipe_draw_on_their_own() -> None:
+    """Each draws other numbers, and whether it acts at all, by its own p."""
+    affine = {"KerasAffine": {"rotation_range": 10, "p": 0.5}}
+    told = {0: 0, 1: 0, 2: 0}
+    for _, applied in render(encode(picture()), variants(120, first=1), style(affine, affine)):
+        drawn = [step["KerasAffine"]["theta"] for step in json.loads(applied)]
+        told[len(drawn)] += 1
+        assert len(set(drawn)) == len(drawn)
+    assert 35 < told[1] < 85
+    assert min(told.values()) > 10
+    (_, never), (_, always) = (
+        render(encode(picture()), variants(1, first=1), style({"KerasAffine": {"p": p}}))[0] for p in (0, 1)
+    )
+    assert (never, json.loads(always)[0].keys()) == ("[]", {"KerasAffine"})
 
 
 def test_a_record_is_short_json_whatever_was_drawn() -> None:
