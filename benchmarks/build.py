@@ -6,6 +6,7 @@ contender make 4,000 balanced images of 224 x 224 from them. Start-up counts for
 
 import argparse
 import contextlib
+import hashlib
 import os
 import platform
 import random
@@ -86,6 +87,7 @@ def augmentor(files: dict[str, list[str]], source: Path, out: Path, workers: int
     for label in files:
         pipeline = Augmentor.Pipeline(str(source / label), output_directory=str(folder_of(out, label)))
         pipeline.rotate(probability=1, max_left_rotation=10, max_right_rotation=10)
+        pipeline.shear(probability=1, max_shear_left=1, max_shear_right=1)  # degrees; it takes no smaller ones
         pipeline.zoom(probability=1, min_factor=1.0, max_factor=1.2)
         pipeline.resize(probability=1, width=SIZE, height=SIZE)
         pipeline.sample(OUTPUTS // FEWER // len(files), multi_threaded=True)
@@ -135,6 +137,44 @@ def codec_only(items: list[tuple[str, list[str]]]) -> None:
             cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tofile(write)
 
 
+def duties(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+    """The floor, and what any builder of a trusted set does besides, each by its fastest call and without start-up.
+
+    Every source hashed before it is planned with and again when it is used, averaged down to the size, warped and
+    hashed, all of it on disk at the end. No plan, no journal, no manifest, no errors.
+    """
+    grouped: dict[str, list[str]] = {}
+    for read, write in tasks(files, out):
+        grouped.setdefault(read, []).append(write)
+    items = sorted(grouped.items())
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(hashed, [[read for read, _ in items[start::workers]] for start in range(workers)]))
+        list(pool.map(codec_and_duties, [items[start::workers] for start in range(workers)]))
+    os.sync()
+
+
+def hashed(files: list[str]) -> list[str]:
+    """The SHA-256 of each file."""
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+
+
+def codec_and_duties(items: list[tuple[str, list[str]]]) -> None:
+    """The second pass of one process."""
+    cv2.setNumThreads(1)
+    turned = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), 5, 1.1)
+    for read, written in items:
+        data = Path(read).read_bytes()
+        hashlib.sha256(data).hexdigest()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_4)
+        image = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        for number, write in enumerate(written):
+            if number:
+                image = cv2.warpAffine(image, turned, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
+            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+            hashlib.sha256(jpeg).hexdigest()
+            Path(write).write_bytes(jpeg)
+
+
 def tasks(files: dict[str, list[str]], out: Path) -> list[tuple[str, str]]:
     """(read, write) of OUTPUTS images, as many for each class, spread evenly over its sources."""
     listed = []
@@ -158,6 +198,7 @@ CONTENDERS: dict[str, tuple[Callable[[dict[str, list[str]], Path, Path, int], No
     "Augmentor, multi-threaded": (augmentor, 60),
     "albumentations, plain loop": (plain_loop, 0),
     "albumentations, process pool": (process_pool, 4),
+    "the floor and what it takes to be trusted": (duties, 0),
     "the floor (codec only)": (floor, 0),
 }
 
@@ -219,7 +260,7 @@ def main() -> None:
         for turn in range(chosen.rounds):
             speeds["Evenset"].append(timed(evenset, files, source, out, workers))
             for name, (how, _) in CONTENDERS.items():
-                if turn == 0 or name.endswith(("pool", "only)")):
+                if turn == 0 or name.startswith("the floor") or how is process_pool:
                     speeds.setdefault(name, []).append(timed(how, files, source, out, workers))
         speeds["Evenset, 1 worker"].append(timed(evenset, files, source, out, 1))
     ours = float(np.median(speeds["Evenset"]))
@@ -228,10 +269,10 @@ def main() -> None:
     )
     print("| | images/s | Evenset is | at least |\n| --- | --: | --: | --: |")
     print(f"| Evenset, all of it | {ours:.0f} | 1 x | |")
-    for name, (_, least) in CONTENDERS.items():
+    for name, (how, least) in CONTENDERS.items():
         speed = float(np.median(speeds[name]))
         if name.startswith("the floor"):
-            told, wanted = f"within {speed / ours:.2f} x", "within 1.3 x"
+            told, wanted = f"within {speed / ours:.2f} x", "within 1.3 x" if how is floor else ""
         else:
             told, wanted = f"{ours / speed:.1f} x", f"{least:.0f} x" if least else ""
         print(f"| {name} | {speed:.0f} | {told} | {wanted} |")
