@@ -79,10 +79,11 @@ def build(
     """
     with one_line_errors("Run the same command again to go on from here."):
         from augment import recipe as recipes
-        from augment.pool import RENDERERS, pool
+        from augment.job import MODULES
+        from manifests.pool import pool
 
         recipe = recipes.load(recipe_name, seed)
-        preload = (*RENDERERS, "albumentations") if recipe.uses_albumentations else RENDERERS
+        preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
         with pool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
             from augment.build import Place, dry_run
             from augment.build import build as build_set
@@ -138,13 +139,14 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
     """
     with one_line_errors("Run the same command again."):
         from augment import verify as stage
-        from augment.pool import pool
+        from augment.job import MODULES
+        from manifests.pool import pool
 
         with progress("hashing", "images") as show:
             faults = stage.verify(manifest, root, workers, show)
         telling.print_faults(faults)
         if repair and faults:
-            with pool(workers) as executor, progress("repairing", "images") as show:
+            with pool(workers, MODULES) as executor, progress("repairing", "images") as show:
                 left = stage.repair(manifest, root, source, faults, executor, show)
             say(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
             faults = left
@@ -239,7 +241,7 @@ def gallery(manifest: Path, out: Path | None, embed: int | None, root: Path, wor
       python -m augment gallery manifests/augment1.csv --embed 200  # one file to mail
     """
     with one_line_errors("Run the same command again."):
-        from augment.pool import pool
+        from manifests.pool import pool
 
         with pool(workers, ["augment.likeness"]) as executor:
             from augment.gallery import gallery as write_page

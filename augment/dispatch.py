@@ -10,7 +10,7 @@ from typing import TypeVar
 import pandas as pd
 
 from augment.job import Job, Outcome, Style, Variant, run_all
-from augment.pool import uninterrupted
+from manifests.pool import uninterrupted
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from augment.recipe import Recipe
 
+MODULES = ("augment.job", "augment.render")  # that a worker needs
+
 
 class Style(NamedTuple):
     """What all images of a set have in common."""

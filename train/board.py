@@ -5,19 +5,18 @@ from pathlib import Path
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from train import bands, plots
 from train.outcome import Finished
 
 
-def write(run: Finished, folder: Path) -> None:
+def write(run: Finished, figures: dict[str, bytes], folder: Path) -> None:
     """Add to the logs in `folder`/tensorboard.
 
     Args:
         run: as it was just finished.
+        figures: its figures as PNGs, by name.
         folder: where it is; its PNGs are taken over.
     """
-    curves = {phase: bands.curves(bands.scored(run, phase)) for phase in run.metrics}
-    pictures = {f"figures/{name}": plots.png(figure) for name, figure in plots.of_run(run, curves).items()}
+    pictures = {f"figures/{name}": data for name, data in figures.items()}
     pictures |= {f"images/{path.stem}": path.read_bytes() for path in sorted(folder.glob("*.png"))}
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
     with writer.as_default():

@@ -11,6 +11,8 @@ from train import use_cli
 from train.terminal import import_tensorflow, table
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from train.dataset import Dataset
     from train.features import Features
     from train.fit import Fitted, Settings
@@ -114,7 +116,10 @@ def fit(
       python -m train fit manifests/augment1.csv
       python -m train fit manifests/sample.csv --weights random --epochs 3 --fine-tune-epochs 3
     """
-    with one_line_errors(_RESUME):
+    from manifests.pool import pool
+    from train import artist
+
+    with one_line_errors(_RESUME), pool(1, artist.MODULES) as drawer:  # which imports while TensorFlow does
         import_tensorflow()
         from train import dataset as datasets
         from train import engine as engines
@@ -139,6 +144,7 @@ def fit(
                 part = model.cut(backbone, settings.fine_tune_layers)
                 cache = cache or root / "data" / "activations"
                 with runs.written(folder, told) as partial:
+                    drawn = drawer.submit(artist.of_set, artist.samples(dataset, root), partial)
                     with progress("activations", "images") as show:
                         kept = features.features(
                             dataset,
@@ -153,29 +159,28 @@ def fit(
                     _print_kept(kept, cache)
                     with progress("training", "batches") as show:
                         fitted = fitting.fit(dataset, part, kept, settings, partial, _print_epoch, show)
-                    _finish(dataset, fitted, backbone, settings, root, partial)
+                    drawn.result()
+                    _finish(dataset, fitted, backbone, settings, partial, drawer)
         _print_run(folder)
 
 
 def _finish(
-    dataset: "Dataset", fitted: "Fitted", backbone: Any, settings: "Settings", root: Path, partial: Path
+    dataset: "Dataset", fitted: "Fitted", backbone: Any, settings: "Settings", partial: Path, drawer: "Executor"
 ) -> None:
-    """Measure a trained run, and write everything that its folder holds."""
-    import pandas as pd
-
-    from train import board, evaluate, model, outcome, report
+    """Measure a trained run, and write everything that its folder holds; `drawer` draws beside that."""
+    from train import artist, board, evaluate, model, outcome
     from train import run as runs
 
     judged = {
         phase: evaluate.judge(dataset, of_all, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
         for phase, of_all in fitted.probabilities.items()
     }
+    runs.write(partial, fitted, judged, dataset)
+    drawn = drawer.submit(artist.of_outcome, partial)
     *_, last = judged.values()
     model.cool(fitted.head, last.temperature)
     model.whole(backbone, fitted.head).save(partial / "model.keras")
-    report.figures(dataset, root, pd.DataFrame(fitted.history), partial)
-    runs.write(partial, fitted, judged, dataset)
-    board.write(outcome.read(partial), partial)
+    board.write(outcome.read(partial), drawn.result(), partial)
 
 
 def _print_run(folder: Path) -> None:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from train import bands
 from train.bands import Band, Curves, Ranking, Reliability
 from train.outcome import Finished
 
@@ -166,6 +167,12 @@ def of_run(run: Finished, curves: dict[str, Curves]) -> dict[str, Figure]:
     if last.sweep:
         found["threshold"] = sweep(last.sweep, threshold(run))
     return found
+
+
+def pictures(run: Finished) -> dict[str, bytes]:
+    """All figures of a run as PNGs, by name."""
+    curves = {phase: bands.curves(bands.scored(run, phase)) for phase in run.metrics}
+    return {name: png(figure) for name, figure in of_run(run, curves).items()}
 
 
 def threshold(run: Finished) -> float | None:

@@ -1,7 +1,7 @@
 """What came of a run, for the eye: the study's three figures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,23 +12,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from manifests.contract import write_atomically
 from manifests.pixels import Pixels, UnreadableImage, decode
-from train.plots import draw_history
-
-if TYPE_CHECKING:
-    from train.dataset import Dataset  # which takes TensorFlow with it
-
-_PAIRS = 12  # images that the loss by rescaling is measured on
-
-
-def figures(dataset: "Dataset", root: Path, history: pd.DataFrame, folder: Path) -> None:
-    """Draw the study's three figures into `folder`: curves.png, rescaling.png and augmentation.png.
-
-    rescaling.png is left out where the source folder that the card names isn't there.
-    """
-    name = " - ".join(filter(None, (dataset.card.get("name"), dataset.card.get("notice"))))
-    curves(history, f"Training on {name}", folder / "curves.png")
-    rescaling(dataset, root / dataset.card.get("source", ""), f"What rescaling loses: {name}", folder / "rescaling.png")
-    augmentation(dataset, f"Before and after augmentation: {name}", folder / "augmentation.png")
+from train import plots
+from train.artist import VARIANTS, Samples
 
 
 def curves(history: pd.DataFrame, title: str, path: Path) -> None:
@@ -36,23 +21,23 @@ def curves(history: pd.DataFrame, title: str, path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     for axis, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        draw_history(axis, history, name)
+        plots.draw_history(axis, history, name)
     figure.savefig(path, dpi=120)
 
 
-def rescaling(dataset: "Dataset", source: Path, title: str, path: Path) -> None:
+def rescaling(chosen: Samples, path: Path) -> None:
     """An original beside itself rescaled to the set's size, half and double of it, and how much each loses.
 
     The loss is measured where the original is: reduced (area averages), brought back to its size (bicubic) and
     compared by SSIM and PSNR, as a mean over up to 12 sources. The numbers are beside the picture, in NAME.csv.
     """
-    originals = _originals(dataset, source)
+    originals = _readable(chosen.originals)
     if not originals:
         return
-    width, height = dataset.size
+    width, height = chosen.size
     sizes = [(width // 2, height // 2), (width, height), (width * 2, height * 2)]
     figure = Figure(figsize=(13, 4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(f"What rescaling loses: {chosen.title}")
     axes = figure.subplots(1, 1 + len(sizes))
     shown, rows = originals[0], [("size", "SSIM", "PSNR in dB", "images")]
     _show(axes[0], shown, f"original\n{shown.shape[1]} x {shown.shape[0]}")
@@ -68,33 +53,26 @@ def rescaling(dataset: "Dataset", source: Path, title: str, path: Path) -> None:
     write_atomically(path.with_suffix(".csv"), "".join(f"{','.join(row)}\n" for row in rows))
 
 
-def augmentation(dataset: "Dataset", title: str, path: Path) -> None:
+def augmentation(chosen: Samples, path: Path) -> None:
     """For each class the sources with the most variants as they are in the set, and their variants beside them."""
-    figure = Figure(figsize=(11, 2.6 * len(dataset.classes)), layout="constrained")
-    figure.suptitle(title)
-    grid = figure.subplots(len(dataset.classes), 5, squeeze=False)
-    rows = dataset.of("train")
-    for axes, label in zip(grid, dataset.classes, strict=True):
-        of_label = rows[rows["label"] == label]
-        in_all = of_label.groupby("source")["path"].transform("size")
-        variants = of_label.assign(in_all=in_all).sort_values(
-            ["in_all", "source", "variant"], ascending=[False, True, True]
-        )
+    figure = Figure(figsize=(11, 2.6 * len(chosen.variants)), layout="constrained")
+    figure.suptitle(f"Before and after augmentation: {chosen.title}")
+    grid = figure.subplots(len(chosen.variants), VARIANTS, squeeze=False)
+    for axes, (label, variants) in zip(grid, chosen.variants.items(), strict=True):
         for axis in axes:
             axis.axis("off")
-        for axis, row in zip(axes, variants.head(len(axes)).itertuples(), strict=False):
-            name = "before" if row.variant == 0 else f"after: variant {row.variant}"
-            _show(axis, decode((dataset.root / str(row.path)).read_bytes()), f"{label}\n{name}")
+        for axis, (file, number) in zip(axes, variants, strict=False):
+            name = "before" if number == 0 else f"after: variant {number}"
+            _show(axis, decode(file.read_bytes()), f"{label}\n{name}")
     figure.savefig(path, dpi=120)
 
 
-def _originals(dataset: "Dataset", source: Path) -> list[Pixels]:
-    """Some test sources as gray images, spread evenly over the set, that can still be read."""
-    names = dataset.rows.loc[dataset.rows["variant"] == 0, "source"].sort_values().tolist()
+def _readable(files: list[Path]) -> list[Pixels]:
+    """Those that can still be read, as gray images."""
     found = []
-    for name in names[:: max(1, len(names) // _PAIRS)][:_PAIRS]:
+    for file in files:
         try:
-            image = decode((source / name).read_bytes())
+            image = decode(file.read_bytes())
         except (OSError, UnreadableImage):
             continue
         found.append(image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L")))

@@ -20,13 +20,14 @@ import pytest
 from PIL import Image
 
 from augment import build as stage
+from augment.job import MODULES
 from augment.journal import partial
 from augment.plan import PlanError
-from augment.pool import pool as processes
 from augment.recipe import Recipe, RecipeError
 from augment.scan import scan
 from manifests import contract
 from manifests.pixels import decode
+from manifests.pool import pool as processes
 
 AFFINE = json.dumps([{"KerasAffine": {"rotation_range": 10, "zoom_range": 0.2}}])
 SMALL = Recipe("set", transforms=AFFINE, per_class=20, size=(32, 24))
@@ -174,7 +175,7 @@ def test_one_worker_and_three_give_the_same_bytes(source: Path, tmp_path: Path) 
     Image.fromarray(colour).save(source / "train" / "NORMAL" / "colour.png")
     recipe = dataclasses.replace(SMALL, per_class=150)
     for workers in (1, 3):
-        with processes(workers) as executor:
+        with processes(workers, MODULES) as executor:
             build(tmp_path / str(workers), source, recipe, executor)
     build(tmp_path / "thread", source, recipe)
     expect_whole(tmp_path / "1")
@@ -537,7 +538,7 @@ def test_a_worker_that_dies_is_told_and_the_build_goes_on_later(source: Path, tm
         return progress
 
     recipe = dataclasses.replace(SMALL, per_class=800)
-    with pytest.raises(stage.BuildError, match="a worker died"), processes(2) as executor:
+    with pytest.raises(stage.BuildError, match="a worker died"), processes(2, MODULES) as executor:
         build(tmp_path / "killed", source, recipe, executor, kill_workers(executor))
     expect_nothing(tmp_path / "killed")
     assert build(tmp_path / "killed", source, recipe).reused > 0

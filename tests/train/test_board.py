@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
 
-from train import board, outcome
+from train import board, outcome, plots
 
 
 def test_figures_numbers_and_settings_are_in_the_logs(drawn_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_figures_numbers_and_settings_are_in_the_logs(drawn_run: Callable[..., P
     folder = drawn_run(tmp_path)
     Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(folder / "rescaling.png")
     run = outcome.read(folder)
-    board.write(run, folder)
+    board.write(run, plots.pictures(run), folder)
     found = EventAccumulator(str(folder / "tensorboard")).Reload()
     tags = found.Tags()["tensors"]
     names = {"accuracy", "loss", "roc", "precision-recall", "reliability", "threshold"}

@@ -1,4 +1,4 @@
-"""The processes that render and compare on this machine: quick to start, and gone when the main process is."""
+"""Processes that work beside the main one on this machine: quick to start, and gone when it is."""
 
 import atexit
 import multiprocessing
@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from multiprocessing import connection, forkserver, parent_process, resource_tracker
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-RENDERERS = ("augment.job", "augment.render")
 
 
 @contextmanager
-def pool(workers: int, modules: Sequence[str] = RENDERERS) -> Iterator[ProcessPoolExecutor]:
+def pool(workers: int, modules: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
     """An executor whose processes are forked from a clean one, which has imported the `modules` they work with.
 
     That one starts at once, and imports while the caller is still reading. Interrupted, the pool kills whatever
@@ -24,7 +23,7 @@ def pool(workers: int, modules: Sequence[str] = RENDERERS) -> Iterator[ProcessPo
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["augment.cli", *modules])
+        context.set_forkserver_preload(list(modules))
         # Ctrl-C reaches every process of the terminal, but only the main one is to act on it. What is blocked here
         # stays blocked in that process and in the workers; the tracker's start, which would lift it, comes before.
         resource_tracker.ensure_running()

@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import os, signal, struct, sys, time
 
-from augment.pool import pool
+from manifests.pool import pool
 
 def half_a_result(then):
     '''Write what a worker has written that is stopped in its write, as far as the reader can tell.'''
