@@ -39,12 +39,12 @@ def pool(workers: int, modules: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
         try:
             yield executor
         except KeyboardInterrupt:
+            manager = executor._executor_manager_thread  # noqa: SLF001
             executor.shutdown(wait=False, cancel_futures=True)
             processes.kill()
             _kill_server()
-            for thread in threading.enumerate():
-                if thread is not threading.main_thread() and not thread.daemon:
-                    thread.join()  # else it and the interpreter's end may trip over each other
+            if manager:  # it and the interpreter's end may trip over each other
+                manager.join()  # type: ignore[attr-defined]  # typeshed takes it for another attribute
             raise
         finally:
             processes.over.set()
