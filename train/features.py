@@ -183,7 +183,9 @@ def _append(
         arrays = outputs[start : start + len(store.shapes)]
         start += len(store.shapes)
         try:
-            store.append([batch[at] for at in chosen], [array[chosen] for array in arrays])
+            store.append(
+                batch[chosen].tolist(), [array if len(chosen) == len(batch) else array[chosen] for array in arrays]
+            )
         except OSError as error:
             raise FeaturesError(
                 f"{store.folder}: {error.strerror}; make room and run it again (it goes on from here), or give "
@@ -200,9 +202,10 @@ def _outputs(dataset: Dataset, rows: NDArray[np.int64], forward: Forward) -> Ite
         for path, sha256 in zip(paths[start : start + count], expected[start : start + count], strict=True):
             if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
                 raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
-        full = np.zeros((_BATCH, *batch.shape[1:]), np.float32)
-        full[:count] = batch.numpy()
-        yield [values[:count] for values in forward(full)]
+        pixels = batch.numpy()
+        if count < _BATCH:
+            pixels = np.concatenate([pixels, np.zeros((_BATCH - count, *pixels.shape[1:]), np.float32)])
+        yield [values[:count] for values in forward(pixels)]
 
 
 def _room(cache: Path, limit: int | None) -> int:

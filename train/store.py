@@ -76,7 +76,8 @@ class Store:
         if [array.shape for array in arrays] != [(len(checksums), *shape) for shape in self.shapes]:
             raise ValueError(f"{self.folder}: rows of {[array.shape for array in arrays]}, expected {self.shapes}")
         for number, (array, size) in enumerate(zip(arrays, self._sizes, strict=True)):
-            _write_at(self._file(number), done * size, np.ascontiguousarray(array.astype(self.dtype)).tobytes())
+            row = np.ascontiguousarray(array, self.dtype).reshape(-1)
+            _write_at(self._file(number), done * size, row.view(np.uint8).data)
         _write_at(lines, done * _LINE, "".join(f"{checksum}\n" for checksum in checksums).encode())
 
     def read(self) -> list[NDArray[Any]]:
@@ -143,7 +144,7 @@ def locked(cache: Path) -> Iterator[None]:
         ) from None
 
 
-def _write_at(path: Path, offset: int, data: bytes) -> None:
+def _write_at(path: Path, offset: int, data: bytes | memoryview) -> None:
     with path.open("r+b" if path.exists() else "wb") as file:
         file.seek(offset)
         file.write(data)
