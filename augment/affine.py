@@ -21,7 +21,8 @@ class KerasAffine:
 
     Args:
         rotation_range: degrees; theta is drawn from +-rotation_range.
-        width_shift_range: as a share of the width below 1, in pixels from 1 on; drawn from +- of it.
+        width_shift_range: as a share of the width below 1, in pixels from 1 on; drawn from +- of it. A whole number N
+            is drawn from, as in Keras, the whole numbers below N, and their opposites.
         height_shift_range: the same of the height.
         shear_range: DEGREES, as Keras reads it; drawn from +-shear_range.
         zoom_range: zx and zy are drawn from 1 - zoom_range to 1 + zoom_range each on its own. The map leads
@@ -58,10 +59,15 @@ class KerasAffine:
         def uniform(spread: float, scale: float = 1.0, middle: float = 0.0) -> float:
             return middle + float(stream.uniform(-spread, spread)) * scale
 
+        def shift(spread: float, side: int) -> float:
+            if isinstance(spread, int) and spread:
+                return float(stream.integers(spread) * stream.choice([-1, 1]))
+            return uniform(spread, side if spread < 1 else 1)
+
         return {
             "theta": uniform(self.rotation_range),
-            "tx": uniform(self.height_shift_range, height if self.height_shift_range < 1 else 1),
-            "ty": uniform(self.width_shift_range, width if self.width_shift_range < 1 else 1),
+            "tx": shift(self.height_shift_range, height),
+            "ty": shift(self.width_shift_range, width),
             "shear": uniform(self.shear_range),
             "zx": uniform(self.zoom_range, middle=1.0),
             "zy": uniform(self.zoom_range, middle=1.0),

@@ -60,7 +60,8 @@ def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], 
         progress: called with (files done, files in all).
 
     Raises:
-        ScanError: no such folder, fewer than two classes with files in them, or a class without any.
+        ScanError: no such folder, fewer than two classes with files in them, a class without any, or a link in place of
+            a split's folder that leads out of the source.
     """
     if not source.is_dir():
         raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class")
@@ -121,6 +122,9 @@ def digest(path: str | Path) -> tuple[str, str]:
 def _classes(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield (split, folder) of each class folder; what lies beside one is rejected."""
     splits = [name for name in SPLITS if (source / name).is_dir()]
+    for name in splits:
+        if (source / name).is_symlink() and (fault := _link_fault(source / name, source)):
+            raise ScanError(f"{source / name}: {fault}; put the folder itself there")
     for split, folder in [(name, source / name) for name in splits] or [("", source)]:
         for entry in _entries(folder):
             if not (folder == source and _is_notice(entry)) and not _refused(entry, source, rejected):
@@ -146,7 +150,7 @@ def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], *,
         reason = "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
     elif entry.name.startswith("."):
         reason = "hidden"
-    elif entry.is_symlink() and (fault := _link_fault(entry, source)):
+    elif entry.is_symlink() and (fault := _link_fault(Path(entry.path), source)):
         reason = fault
     elif want_file and entry.is_dir():
         reason = "a folder inside a class folder; its files are not read"
@@ -161,9 +165,9 @@ def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], *,
     return bool(reason)
 
 
-def _link_fault(link: os.DirEntry[str], source: Path) -> str:
+def _link_fault(link: Path, source: Path) -> str:
     try:
-        target = Path(link.path).resolve(strict=True)
+        target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a loop
         return "a link that leads nowhere"
     return "" if target.is_relative_to(source.resolve()) else "a link that leads out of the source folder"

@@ -136,9 +136,10 @@ def test_edges_are_repeated() -> None:
         {"zoom_range": 0.5},
         {"width_shift_range": 0.3},
         {"height_shift_range": 0.3},
+        {"width_shift_range": 20.5, "height_shift_range": 12},
         {},
     ],
-    ids=["augment1", "augment2", "zoom", "width", "height", "nothing"],
+    ids=["augment1", "augment2", "zoom", "width", "height", "pixels", "nothing"],
 )
 def test_draws_come_from_the_ranges_that_keras_draws_from(given: dict[str, float], keras_image: ModuleType) -> None:
     """For a 100 x 300 image, 4,000 draws of ours and of ImageDataGenerator's have the same bounds and spread."""
@@ -153,6 +154,16 @@ def test_draws_come_from_the_ranges_that_keras_draws_from(given: dict[str, float
         # Uniform of 4,000: the ends lie within 1 % of each other, quantiles within 5 % (over 3 standard errors).
         assert mine[[0, -1]] == pytest.approx(reference[[0, -1]], abs=0.01 * span + 1e-12)
         assert mine[:: count // 8] == pytest.approx(reference[:: count // 8], abs=0.05 * span + 1e-12)
+
+
+def test_whole_pixels_are_drawn_as_keras_draws_them(keras_image: ModuleType) -> None:
+    """A whole number is drawn from the whole numbers below it, to either side, and 1 moves nothing."""
+    given = {"width_shift_range": 4, "height_shift_range": 1}
+    ours = draws(KerasAffine(**given), (50, 50), 500)
+    generator = keras_image.ImageDataGenerator(**given)
+    theirs = [generator.get_random_transform((50, 50, 1), seed=seed) for seed in range(500)]
+    for name in ("tx", "ty"):
+        assert {draw[name] for draw in ours} == {float(draw[name]) for draw in theirs}
 
 
 def test_draws_are_independent_of_each_other() -> None:

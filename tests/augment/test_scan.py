@@ -182,6 +182,19 @@ def test_links_are_followed_inside_the_source_only(kermany: Path, tmp_path: Path
     assert digests["train/NORMAL/inside.jpeg"] == hashlib.sha256(inside.read_bytes()).hexdigest()
 
 
+def test_a_split_that_is_a_link_leads_nowhere_else(kermany: Path, tmp_path: Path) -> None:
+    """A link in place of train, val or test may lead to another place in the source, not out of it."""
+    expected = look(kermany)
+    (kermany / "test").rename(tmp_path / "elsewhere")
+    (kermany / "test").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ScanError, match="test: a link that leads out of the source folder"):
+        look(kermany)
+    (kermany / "test").unlink()
+    (tmp_path / "elsewhere").rename(kermany / ".kept")
+    (kermany / "test").symlink_to(kermany / ".kept")
+    assert look(kermany).sources.equals(expected.sources)
+
+
 def test_a_link_to_the_source_folder_is_the_source_folder(kermany: Path, tmp_path: Path) -> None:
     """--source may itself be a link."""
     (tmp_path / "link").symlink_to(kermany)
