@@ -30,6 +30,20 @@ if __name__ == "__main__":
         print(type(task.exception()).__name__)
 """
 
+DIES = """
+import os, click
+from manifests.pool import pool
+from manifests.terminal import one_line_errors
+
+@click.command()
+def main():
+    with one_line_errors("Run it again."), pool(1, ["json"]) as executor:
+        executor.submit(os._exit, 9).result()
+
+if __name__ == "__main__":
+    main()
+"""
+
 
 @pytest.fixture
 def start(tmp_path: Path, environment):
@@ -59,3 +73,12 @@ def test_ctrl_c_in_the_midst_of_a_result_ends_the_pool(start) -> None:
     _, complaint = process.communicate(timeout=60)
     assert complaint.splitlines()[-1] == "KeyboardInterrupt"
     assert process.returncode == -signal.SIGINT
+
+
+def test_a_worker_that_dies_is_told_in_one_line(tmp_path: Path, environment) -> None:
+    """Whatever the command was at: exit code 2, one line, and how to go on."""
+    (tmp_path / "dies.py").write_text(DIES)
+    command = [sys.executable, "dies.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: a worker process died (out of memory?). Run it again.\n"
