@@ -13,4 +13,4 @@ if __name__ == "__main__":
         # longer than an epoch of the frozen phase.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 0)
+        os._exit(end.code if isinstance(end.code, int) else bool(end.code))
