@@ -19,7 +19,7 @@ class Samples(NamedTuple):
 
     title: str
     size: tuple[int, int]  # width, height
-    originals: list[Path]  # files of test sources, spread evenly over the set
+    originals: list[Path]  # files of sources, spread evenly over the set
     variants: dict[str, list[tuple[Path, int]]]  # by class, of the sources with most: image file and number
 
 

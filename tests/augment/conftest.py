@@ -1,5 +1,6 @@
 """Fixtures for the tests of `augment`: its command line, in this process and in one of its own, and what a set holds."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -51,6 +52,14 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy, free to damage, of the root that the module's own `built` made, as working directory."""
+    shutil.copytree(built, tmp_path / "root")
+    monkeypatch.chdir(tmp_path / "root")
+    return tmp_path / "root"
 
 
 @pytest.fixture(scope="session")

@@ -42,14 +42,6 @@ def built(tmp_path_factory, make_source, call) -> Path:
     return root
 
 
-@pytest.fixture
-def root(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as working directory."""
-    shutil.copytree(built, tmp_path / "root")
-    monkeypatch.chdir(tmp_path / "root")
-    return tmp_path / "root"
-
-
 def data_of(page: str) -> dict[str, Any]:
     """What the page's script draws from."""
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)

@@ -29,14 +29,6 @@ def built(tmp_path_factory, make_source, call) -> Path:
     return root
 
 
-@pytest.fixture
-def root(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to damage, as working directory."""
-    shutil.copytree(built, tmp_path / "root")
-    monkeypatch.chdir(tmp_path / "root")
-    return tmp_path / "root"
-
-
 def build(call, root: Path):
     """The command that built the set."""
     return call("build", "--recipe", root / "set.yaml", "--source", root / "source", "--root", root)
