@@ -74,7 +74,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no ty
         epoch: int = 0,
     ) -> None:
         """Serve `rows` of `inputs` and `labels`; in a new order each epoch, or as they stand if `seed` is None."""
-        super().__init__()
+        # With one worker Keras leaves tf.data's autotuning on, for whose next round the end of an epoch often waits.
+        super().__init__(workers=2, max_queue_size=2)
         self.inputs, self.labels, self.rows, self.batch_size, self.seed = inputs, labels, rows, batch_size, seed
         self.epoch = epoch
         self._shuffle()
