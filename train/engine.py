@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import keras
@@ -61,7 +62,8 @@ def choose(wanted: str) -> Engine:
 def compiled(model: keras.Model, engine: Engine, batch: int | None = None) -> Forward:
     """A function from images, float32 (batch, height, width, 3), to the list of the model's outputs as float32.
 
-    If `batch` is given, OpenVINO takes so many and no other number, which is a tenth faster.
+    If `batch` is given, OpenVINO takes so many and no other number, which is a tenth faster. Several threads may call
+    the function: where activations aren't kept, Keras's readers do.
     """
     return _openvino(model, engine.precision, batch) if engine.name == "openvino" else _tensorflow(model)
 
@@ -88,9 +90,11 @@ def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
         if batch:
             graph.reshape([batch, *model.input_shape[1:]])
         network = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": kind})
+    alone = Lock()  # a compiled network has one request, which fails when it is asked again before it has answered
 
     def forward(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        told = network(images)
+        with alone:
+            told = network(images)
         return [told[output] for output in network.outputs]
 
     return forward

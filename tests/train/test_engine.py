@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from manifests import contract
+from train import features, model
 from train.cli import main
+from train.engine import choose
 
 SPLITS = {"train": ("train", 100), "val": ("train", 30), "test": ("test", 100)}  # split: source folder, images a class
 
@@ -43,6 +46,23 @@ def manifest(tmp_path: Path, xrays_224: Path) -> Path:
     card = {"name": "real", "notice": "", "source": "source", "images": "data/real", "rejected": []}
     contract.write(tmp_path / "manifests" / "real.csv", pd.DataFrame(rows, columns=contract.COLUMNS), card)
     return tmp_path / "manifests" / "real.csv"
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "openvino"])
+def test_two_threads_may_run_the_frozen_part_at_once(name: str) -> None:
+    """Batches that two threads ask for at the same time come out as they do one after the other."""
+    if name == "openvino":
+        pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
+    part = model.cut(model.load_backbone("resnet50v2", "random", (64, 64), 0), 5)
+    forward = features.forward(part, choose(name))
+    rng = np.random.default_rng(0)
+    batches = [rng.uniform(0, 255, (32, 64, 64, 3)).astype(np.float32) for _ in range(8)]
+    expected = [forward(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as pool:
+        got = list(pool.map(forward, batches))
+    for outputs, alone in zip(got, expected, strict=True):
+        for one, other in zip(outputs, alone, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
