@@ -61,45 +61,34 @@ class Fitted(NamedTuple):
     probabilities: dict[str, Floats]
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no types
-    """Batches of some images' activations, in an order that depends on seed and epoch only."""
+def batches(
+    inputs: Kept | Computed, labels: Labels, order: Callable[[], NDArray[np.int64]], batch_size: int
+) -> tf.data.Dataset:
+    """Batches of some images' activations and labels, for Keras.
 
-    def __init__(
-        self,
-        inputs: Kept | Computed,
-        labels: Labels,
-        rows: NDArray[np.int64],
-        batch_size: int,
-        seed: int | None,
-        epoch: int = 0,
-    ) -> None:
-        """Serve `rows` of `inputs` and `labels`; in a new order each epoch, or as they stand if `seed` is None."""
-        # With one worker Keras leaves tf.data's autotuning on, for whose next round the end of an epoch often waits.
-        super().__init__(workers=2, max_queue_size=2)
-        self.inputs, self.labels, self.rows, self.batch_size, self.seed = inputs, labels, rows, batch_size, seed
-        self.epoch = epoch
-        self._shuffle()
+    `order` is asked at the start of each epoch for the images, by their places in the set. Keras's own PyDataset does
+    the same through queues and threads, at thrice the time of a whole step of the frozen phase.
+    """
 
-    def _shuffle(self) -> None:
-        order = (
-            np.random.default_rng((self.seed, self.epoch)).permutation(len(self.rows))
-            if self.seed is not None
-            else slice(None)
-        )
-        self.order = self.rows[order]
+    def take(rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        return (*inputs.take(rows), labels[rows])
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.batch_size)
+    rows = order()
+    first, count = take(rows[:1]), math.ceil(len(rows) / batch_size)
+    dtypes, shapes = [values.dtype for values in first], [(None, *values.shape[1:]) for values in first]
 
-    def __getitem__(self, index: int) -> tuple[Any, Labels]:
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        inputs = self.inputs.take(chosen)
-        return inputs if len(inputs) > 1 else inputs[0], self.labels[chosen]
+    def batch(rows: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        taken = tf.numpy_function(take, [rows], dtypes)
+        *crossing, told = map(tf.ensure_shape, taken, shapes)
+        return tuple(crossing) if len(crossing) > 1 else crossing[0], told
 
-    def on_epoch_end(self) -> None:
-        """Go on to the next epoch's order."""
-        self.epoch += 1
-        self._shuffle()
+    def epoch(_: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(tf.numpy_function(order, [], tf.int64), [None]))
+
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and an epoch's end often waits for its next round
+    epochs = tf.data.Dataset.from_tensors(0).flat_map(epoch).batch(batch_size).map(batch).prefetch(2)
+    return epochs.apply(tf.data.experimental.assert_cardinality(count)).with_options(options)
 
 
 def fit(
@@ -189,6 +178,10 @@ class _Trainer:
             history.append(row)
             self.show(row)
 
+        def shuffled() -> NDArray[np.int64]:
+            # By seed and epoch only, so that a run that goes on draws as one that was never interrupted.
+            return np.random.default_rng((seed, len(history) + 1)).permutation(self.train)
+
         of_epoch = math.ceil(len(self.train) / batch_size)
         of_all = of_epoch * (self.settings.epochs + self.settings.fine_tune_epochs)
         earlier = of_epoch * (self.settings.epochs if phase == "fine-tuned" else 0)
@@ -200,12 +193,12 @@ class _Trainer:
             checkpoint.put_best(model)
         else:
             model.fit(
-                Batches(inputs, self.labels, self.train, batch_size, seed, done),
-                validation_data=Batches(inputs, self.labels, self.val, batch_size, None),
+                batches(inputs, self.labels, shuffled, batch_size),
+                validation_data=batches(inputs, self.labels, lambda: self.val, batch_size),
                 class_weight=self._class_weight(),
                 initial_epoch=before + done,
                 epochs=before + epochs,
-                shuffle=False,  # Keras would shuffle the batches once more, by how many it has drawn before
+                shuffle=False,  # they shuffle themselves
                 callbacks=[
                     stopping,
                     keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count),
@@ -231,7 +224,6 @@ COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy")  # 
 def _probabilities(model: keras.Model, inputs: Kept | Computed, dataset: Dataset, settings: Settings) -> Floats:
     """The probability of each class for the held-out images, shape (images, classes)."""
     rows = np.flatnonzero(dataset.is_held_out)
-    predicted = model.predict(
-        Batches(inputs, np.zeros(len(dataset.rows), np.int64), rows, settings.batch_size, None), verbose=0
-    )
+    labels = dataset.labels(dataset.rows)
+    predicted = model.predict(batches(inputs, labels, lambda: rows, settings.batch_size), verbose=0)
     return np.hstack([1 - predicted, predicted]) if predicted.shape[1] == 1 else predicted

@@ -26,12 +26,32 @@ class Whole(keras.Model):
         return self.head(self.pool(self.backbone(self.scale(image), training=False)))
 
 
+class Plain(keras.utils.PyDataset):
+    """Batches of images in the order that a run draws: by seed and epoch."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, settings: fit.Settings) -> None:
+        super().__init__()
+        self.images, self.labels, self.rows, self.settings = images, labels, rows, settings
+        self.epoch, self.order = 0, rows
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.settings.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.order[index * self.settings.batch_size :][: self.settings.batch_size]
+        return self.images[chosen], self.labels[chosen]
+
+    def on_epoch_begin(self) -> None:
+        """Draw the epoch's order."""
+        self.epoch += 1
+        self.order = np.random.default_rng((self.settings.seed, self.epoch)).permutation(self.rows)
+
+
 def plain_keras(
     dataset: datasets.Dataset, settings: fit.Settings
 ) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
     """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each."""
     images = np.concatenate([batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
-    given = features.Kept([images], np.arange(len(images)))
     labels = dataset.labels(dataset.rows)
     split = dataset.rows["split"].to_numpy()
     backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
@@ -48,10 +68,10 @@ def plain_keras(
         loss = "binary_crossentropy" if len(dataset.classes) == 2 else "sparse_categorical_crossentropy"
         whole.compile(keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"])
         history = whole.fit(
-            fit.Batches(given, labels, np.flatnonzero(split == "train"), settings.batch_size, settings.seed),
-            validation_data=fit.Batches(given, labels, np.flatnonzero(split == "val"), settings.batch_size, None),
+            Plain(images, labels, np.flatnonzero(split == "train"), settings),
+            validation_data=(images[split == "val"], labels[split == "val"]),
             epochs=epochs,
-            shuffle=False,
+            shuffle=False,  # Keras would shuffle the batches once more
             callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=fit.PATIENCE, restore_best_weights=True)],
             verbose=0,
         )
