@@ -6,6 +6,7 @@ kept goes by each image's checksum: the test images and the sources as they are 
 
 import hashlib
 import json
+import mmap
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,12 @@ class Kept(NamedTuple):
 
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """Those of some images of the set, each of shape (rows, ...)."""
-        return tuple(array[self.at[rows]] for array in self.arrays)
+        taken = tuple(array[self.at[rows]] for array in self.arrays)
+        for array in self.arrays:
+            if isinstance(array.base, mmap.mmap):
+                # Else the whole file comes to count as this process's memory. It stays in the system's cache.
+                array.base.madvise(mmap.MADV_DONTNEED)
+        return taken
 
 
 class Computed(NamedTuple):

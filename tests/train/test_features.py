@@ -1,6 +1,7 @@
 """Activations that are computed once and kept, for every run and every set."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,3 +184,25 @@ def test_openvino_gives_what_tensorflow_gives(
         np.testing.assert_allclose(array.astype(np.float32), wanted, atol=bound)
     assert kept.crossing.arrays[0].dtype == chosen.dtype
     assert engine.choose("auto") == chosen
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells of each mapping")
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    """Taking all rows of a kept file, batch by batch, leaves none of its pages in the process."""
+    file = tmp_path / "kept.bin"
+    np.arange(2**20, dtype=np.float32).tofile(file)
+
+    def resident() -> int:
+        """KiB of the file in this process's memory."""
+        _, _, told = Path("/proc/self/smaps").read_text().partition(str(file))
+        return int(re.findall(r"^Rss: +(\d+) kB", told, re.MULTILINE)[0])
+
+    mapped = np.memmap(file, np.float32, "r", shape=(1024, 1024))
+    whole = mapped.copy()
+    assert resident() == 4096
+    kept = features.Kept([mapped], np.arange(1024)[::-1])
+
+    taken = [kept.take(np.arange(start, start + 32))[0] for start in range(0, 1024, 32)]
+
+    np.testing.assert_array_equal(np.concatenate(taken), whole[::-1])
+    assert resident() == 0
