@@ -63,7 +63,7 @@ def compiled(model: keras.Model, engine: Engine, batch: int | None = None) -> Fo
     """A function from images, float32 (batch, height, width, 3), to the list of the model's outputs as float32.
 
     If `batch` is given, OpenVINO takes so many and no other number, which is a tenth faster. Several threads may call
-    the function: where activations aren't kept, Keras's readers do.
+    the function: where activations aren't kept, tf.data's do.
     """
     return _openvino(model, engine.precision, batch) if engine.name == "openvino" else _tensorflow(model)
 

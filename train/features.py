@@ -43,7 +43,7 @@ class Kept(NamedTuple):
         """Those of some images of the set, each of shape (rows, ...)."""
         taken = tuple(array[self.at[rows]] for array in self.arrays)
         for array in self.arrays:
-            if isinstance(array.base, mmap.mmap):
+            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # Windows has none
                 # Else the whole file comes to count as this process's memory. It stays in the system's cache.
                 array.base.madvise(mmap.MADV_DONTNEED)
         return taken
