@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 from train.checkpoint import Checkpoint
-from train.dataset import Dataset
+from train.dataset import Dataset, untuned
 from train.features import Computed, Features, Kept
 from train.model import Cut, Tail, make_head, set_precision
 
@@ -85,10 +85,8 @@ def batches(
         *crossing, told = map(tf.ensure_shape, taken, shapes)
         return tuple(crossing) if len(crossing) > 1 else crossing[0], told
 
-    options = tf.data.Options()
-    options.autotune.enabled = False  # there is nothing to tune, and an epoch's end often waits for its next round
     served = tf.data.Dataset.from_tensors(0).flat_map(epoch).batch(batch_size).map(batch).prefetch(2)
-    return served.apply(tf.data.experimental.assert_cardinality(count)).with_options(options)
+    return served.apply(tf.data.experimental.assert_cardinality(count)).with_options(untuned())
 
 
 def fit(
