@@ -203,15 +203,26 @@ def _outputs(dataset: Dataset, rows: NDArray[np.int64], forward: Forward) -> Ite
     """Yield what the frozen part makes of some images, a batch at a time; the last is filled up and cut again."""
     chosen = dataset.rows.iloc[rows]
     paths, expected = dataset.paths(chosen), chosen["sha256"].tolist()
-    for start, batch in zip(range(0, len(rows), _BATCH), images(paths, dataset.size, _BATCH), strict=True):
+    read = iter(images(paths, dataset.size, _BATCH))
+    for start in range(0, len(rows), _BATCH):
+        for path, sha256 in zip(paths[start : start + _BATCH], expected[start : start + _BATCH], strict=True):
+            _expect(path, sha256)
+        batch = next(read)  # after that: what can't be decoded is told by its name, and not by TensorFlow
         count = len(batch)
-        for path, sha256 in zip(paths[start : start + count], expected[start : start + count], strict=True):
-            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
         pixels = batch.numpy()
         if count < _BATCH:
             pixels = np.concatenate([pixels, np.zeros((_BATCH - count, *pixels.shape[1:]), np.float32)])
         yield [values[:count] for values in forward(pixels)]
+
+
+def _expect(path: Path, sha256: str) -> None:
+    """Raise DatasetError unless a file is there and is the one with this checksum."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}; build the set again (it renders only what is gone)") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
 
 
 def _room(cache: Path, limit: int | None) -> int:

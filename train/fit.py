@@ -4,7 +4,9 @@ The outcome is the one that Keras's `fit` through the whole network gives for th
 """
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 from train.checkpoint import Checkpoint
-from train.dataset import Dataset, untuned
+from train.dataset import Dataset, DatasetError, untuned
 from train.features import Computed, Features, Kept
 from train.model import Cut, Tail, make_head, set_precision
 
@@ -88,6 +90,19 @@ def batches(
     return tf.data.Dataset.range(count).map(batch).prefetch(2).with_options(untuned())
 
 
+@contextmanager
+def _errors_by_name() -> Iterator[None]:
+    """TensorFlow makes an error of its own of what is raised while a batch is read; here it is that again."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        told = re.search(rf"{DatasetError.__name__}: (.*)", error.message)
+        if told is None:
+            raise
+        raise DatasetError(told[1]) from None
+
+
+@_errors_by_name()
 def fit(
     dataset: Dataset,
     part: Cut,
@@ -110,6 +125,7 @@ def fit(
 
     Raises:
         FitError: the loss is no number any more.
+        DatasetError: an image that is read again is not the one in the manifest any more.
     """
     head = make_head(len(dataset.classes), settings.seed)
     pooled = keras.Input(features.pooled.arrays[0].shape[1:])

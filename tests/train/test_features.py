@@ -99,6 +99,17 @@ def test_an_image_that_is_not_the_manifests_is_refused(
     assert all(store.index() == {} for store, _ in stored(tmp_path / "c"))
 
 
+def test_an_image_cut_short_is_told_by_its_name(
+    image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
+) -> None:
+    """What can't even be decoded is refused with the same words as any other image that isn't the manifest's."""
+    dataset = datasets.read(image_set(), tmp_path)
+    path = dataset.paths(dataset.rows)[3]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(datasets.DatasetError, match=rf"{path}: not the image in the manifest"):
+        features.features(dataset, model.cut(backbone, 5), "w", tmp_path / "c", TENSORFLOW, nothing)
+
+
 def test_without_room_for_the_tail_it_is_computed_when_it_is_asked_for(
     image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
 ) -> None:

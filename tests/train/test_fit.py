@@ -1,6 +1,7 @@
 """Training on kept activations against plain Keras through the whole network."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,22 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
         atol=1e-4,
     )
     assert isinstance(images, tf.Tensor)
+
+
+def test_an_image_damaged_in_the_midst_of_training_is_told_by_its_name(
+    image_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Where activations aren't kept, images are read in each epoch; one that changed by then ends it in one line."""
+    dataset = datasets.read(image_set(), tmp_path)
+    part = model.cut(model.load_backbone("resnet50v2", "random", dataset.size, 0), 5)
+    kept = features.features(
+        dataset, part, "w", tmp_path / "c", engine.Engine("tensorflow", "float32"), lambda *_: None, limit=100_000
+    )
+    path = dataset.paths(dataset.of("val"))[-1]
+    path.write_bytes(path.read_bytes()[:100])
+    settings = fit.Settings(weights="random", epochs=1, fine_tune_epochs=1)
+    for damage, words in ((lambda: None, "not the image in the manifest"), (path.unlink, "No such file or directory")):
+        damage()
+        with pytest.raises(datasets.DatasetError) as told:
+            fit.fit(dataset, part, kept, settings, tmp_path, lambda _: None, lambda *_: None)
+        assert str(told.value).startswith(f"{path}: {words}; ")
