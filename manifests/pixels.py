@@ -17,8 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
 from manifests import MAX_PIXELS
+from manifests.formats import FORMATS
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # JPEG opens MPO (phones' JPEGs with a preview) as well
 Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the limit the caller gives
 
 Pixels = NDArray[np.uint8]

@@ -1,0 +1,46 @@
+"""The first bytes of a file -> the image format they begin, if it is one that is decoded.
+
+Light on purpose: a scan asks this of every file, so no decoder is imported here.
+"""
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # MPO (a phone's JPEG with a preview) is a JPEG by its bytes
+HEAD = 32  # bytes that `format_of` needs at most
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),  # BigTIFF
+    (b"MM\0+", "TIFF"),
+)
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes in the second header, which tell a BMP from a text "BM..."
+
+
+def format_of(head: bytes) -> str | None:
+    """Name the image format that a file's first bytes begin.
+
+    Args:
+        head: the first `HEAD` bytes, or all of a shorter file.
+
+    Returns:
+        One of `FORMATS`, or None. A format that is named may still fail to decode.
+    """
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    return None
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether a file's first bytes (`HEAD` of them) begin an image of a format that is decoded.
+
+    False for what lies beside images: Thumbs.db, desktop.ini, README.txt, archives, DICOM.
+    """
+    return format_of(head) is not None
