@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from augment.scan import Rejected, scan
+from augment.layout import Rejected
+from augment.scan import scan
 from manifests.pixels import UnreadableImage, decode, header
 
 _SIDE = 16  # of the perceptual hash: 256 bits, since at the usual 64 X-rays of different patients are alike

@@ -53,7 +53,14 @@ def main() -> None:
     show_default=True,
     help="What to do with a patient or an image in two of the source's splits: stop, or leave it out of train.",
 )
-@click.option("--dry-run", "only_say", is_flag=True, help="Say what would be built, and write nothing.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="What to do with an image whose bytes stand in two classes: stop, or leave all its copies out.",
+)
+@click.option("--dry-run", is_flag=True, help="Decode the sources, say what would be built, and write nothing.")
 @quiet
 @as_json
 def build(
@@ -65,7 +72,8 @@ def build(
     workers: int,
     seed: int | None,
     on_leak: str,
-    only_say: bool,
+    on_conflict: str,
+    dry_run: bool,
     **_: bool,
 ) -> None:
     """Build a set: split by patient, balance, augment, write images and manifest.
@@ -85,32 +93,34 @@ def build(
         recipe = recipes.load(recipe_name, seed)
         preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
         with pool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
-            from augment.build import Place, dry_run
-            from augment.build import build as build_set
+            from augment import build as stage
             from augment.scan import scan
 
-            drop_leaks = on_leak == "drop"
+            drop = {"drop_leaks": on_leak == "drop", "drop_conflicts": on_conflict == "drop"}
             images = images or root / "data" / "augmented" / recipe.name
             manifest = manifest or root / "manifests" / f"{recipe.name}.csv"
             with progress("reading", "files") as show:
                 scanned = scan(source, recipe.group, workers, show)
-            if only_say:
-                drafted = dry_run(scanned, recipe, executor, drop_leaks=drop_leaks)
+            if dry_run:
+                with progress("decoding", "files") as show:
+                    drafted = stage.dry_run(scanned, recipe, source, executor, show, **drop)
                 telling.print_draft(drafted)
                 say("Dry run: nothing was written.")
                 tell(telling.counted(drafted))
                 return
-            place = Place(root, source, images, manifest)
-            with progress("rendering", "images") as show:
-                built = build_set(scanned, recipe, place, executor, show, drop_leaks=drop_leaks)
+            place = stage.Place(root, source, images, manifest)
+            with progress("checking", "images") as checking, progress("rendering", "images") as show:
+                built = stage.build(scanned, recipe, place, executor, show, checking=checking, **drop)
     telling.print_draft(built.draft)
     if built.rendered:
         say(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {images}")
     else:
         say(f"Up to date, nothing to render: {images}")
+    telling.print_set_aside(built.set_aside, images)
     say(f"Manifest: {manifest}")
     places = {"images": images.as_posix(), "manifest": manifest.as_posix()}
-    tell({**places, "rendered": built.rendered, "reused": built.reused, **telling.counted(built.draft)})
+    moved = {"rendered": built.rendered, "reused": built.reused, "set_aside": built.set_aside}
+    tell({**places, **moved, **telling.counted(built.draft)})
 
 
 @main.command()
@@ -149,6 +159,8 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
             with pool(workers, MODULES) as executor, progress("repairing", "images") as show:
                 left = stage.repair(manifest, root, source, faults, executor, show)
             say(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
+            strays = [fault.path for fault in faults if fault.kind == "stray"]
+            telling.print_set_aside(strays, stage.image_folder_of(manifest, root))
             faults = left
             telling.print_faults(faults)
     tell([fault._asdict() for fault in faults])

@@ -10,6 +10,7 @@ from typing import TypeVar
 import pandas as pd
 
 from augment.job import Job, Outcome, Style, Variant, run_all
+from augment.layout import Rejected
 from manifests.pool import uninterrupted
 
 Task = TypeVar("Task")
@@ -39,6 +40,35 @@ def outcomes(
         folder.mkdir(parents=True, exist_ok=True)
     for batch in results(run_all, _batches(rows, style, source, images), executor):
         yield from batch
+
+
+def unreadable_among(
+    sources: pd.DataFrame,
+    style: Style,
+    source: Path,
+    executor: Executor,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Rejected]:
+    """Decode sources, and list those that can't be used, sorted.
+
+    Args:
+        sources: the columns source and source_sha256.
+        style: what all images have in common.
+        source: the source folder.
+        executor: as `outcomes` takes it.
+        progress: called with (sources done, sources in all).
+    """
+    rows = zip(sources["source"], sources["source_sha256"], strict=True)
+    jobs = (Job(source / name, sha256, source, (), style) for name, sha256 in rows)
+    faulty, done = [], 0
+    for batch in results(run_all, iter(lambda: list(islice(jobs, _BATCH)), []), executor):
+        for job, outcome in batch:
+            if outcome.reason:
+                name = job.source.relative_to(source).as_posix()
+                faulty.append(Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else ""))
+        done += len(batch)
+        progress(done, len(sources))
+    return sorted(faulty)
 
 
 def results(run: Callable[[Task], Result], tasks: Iterator[Task], executor: Executor) -> Iterator[Result]:

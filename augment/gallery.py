@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from augment import facts
-from augment.build import told_in_one_line
+from augment.build import one_line_faults
 from augment.likeness import Extremes, extremes, pairs, share, ssim_of_all
 from manifests import contract, pages
 from manifests.contract import SPLITS
@@ -61,7 +61,7 @@ def gallery(
         raise GalleryError(f"{manifest} lists no images; build the set again")
     _check(out, root, card)
     chosen = sample(rows, embed) if embed else rows
-    with told_in_one_line(out):
+    with one_line_faults(out):
         urls = _embedded(chosen["path"], root) if embed else _referenced(chosen["path"], root, out)
         compared = pairs(chosen, root)
         ssim = ssim_of_all(compared, executor, progress)

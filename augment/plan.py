@@ -7,13 +7,14 @@ so that adding or taking away a source moves few others.
 
 import hashlib
 import re
+import unicodedata
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from augment.layout import Rejected
 from augment.recipe import Recipe
-from augment.scan import Rejected
 from manifests.contract import SPLITS
 
 _UNSAFE = re.compile(r'[<>:"/|?*%]')  # no file system or URL minds the rest; control characters never get here
@@ -28,14 +29,16 @@ class Plan(NamedTuple):
 
     `rows` has the columns path (relative to the image folder), label, split, source, group, variant, seed and
     source_sha256, one row an image, sorted by split, label, source and variant. `left_out` are sources that
-    their class has too many of.
+    their class has too many of, and those that were dropped as leaks or conflicts. `absent` are the (split, label)
+    without an image in a split that has images of other classes.
     """
 
     rows: pd.DataFrame
     left_out: list[Rejected]
+    absent: list[tuple[str, str]]
 
 
-def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False) -> Plan:
+def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, drop_conflicts: bool = False) -> Plan:
     """Decide every image of a set.
 
     Args:
@@ -43,25 +46,66 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False) -> 
         recipe: what the set is to be.
         drop_leaks: leave out of train (and of val) what shares a patient or an image with test (or val), rather
             than to refuse it.
+        drop_conflicts: leave out every copy of an image that stands in two classes, rather than to refuse it.
 
     Raises:
-        PlanError: a target that can't be met, or a patient or an image in two of the source's own splits.
+        PlanError: a target that can't be met, a patient or an image in two of the source's own splits, or an image in
+            two classes.
     """
-    sources = sources.sort_values("source", ignore_index=True)
-    sources["unit"] = _units(sources)
-    sources["split"] = _own_split(sources, recipe)
-    sources, left_out = _without_leaks(sources, drop_leaks=drop_leaks)
+    labels = sorted(sources["label"].unique())
+    all_sources = sources = sources.sort_values("source", ignore_index=True)
+    left_out: list[Rejected] = []
+    if drop_conflicts:
+        sources, left_out = _without_conflicts(sources)
+    sources = sources.assign(unit=_units(sources), split=_own_split(sources, recipe))
+    sources, leaking = _without_leaks(sources, drop_leaks=drop_leaks)
+    if not drop_conflicts:
+        _refuse_conflicts(all_sources)
+    left_out += leaking
+    in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)
     sources["first_seed"] = [variant_seed(recipe.seed, sha256, 0) for sha256 in sources["source_sha256"]]
     counts = np.zeros(len(sources), dtype=np.int64)
-    labels = sorted(sources["label"].unique())
     for (split, label), members in _by_side(sources, labels):
         target = recipe.targets[split]
+        if len(members) == 0 and (split == "train" or target):
+            raise PlanError(_lack(sources, in_pool, split, label, recipe))
         counts[members] = _fill(sources.loc[members], target, f"{label} in {split}", recipe)
         for name in sources.loc[members[counts[members] == 0], "source"]:
             reason = f"sampled down: {label} has {len(members):,} sources in {split}, the recipe wants {target:,}"
             left_out.append(Rejected(name, reason))
-    return Plan(_rows(sources, counts, recipe), sorted(left_out))
+    rows = _rows(sources, counts, recipe)
+    absent = [
+        (split, label)
+        for split in SPLITS
+        for label in sorted(set(labels) - set(rows.loc[rows["split"] == split, "label"]))
+        if (rows["split"] == split).any()
+    ]
+    return Plan(rows, sorted(left_out), absent)
+
+
+def _lack(sources: pd.DataFrame, in_pool: "pd.Series[bool]", split: str, label: str, recipe: Recipe) -> str:
+    """Why a class has no source in a split that needs one, and what to do."""
+    pool = sources[in_pool]
+    groups = pool.loc[pool["label"] == label, "unit"].nunique()
+    shared_out = {"train": True, "val": recipe.val > 0, "test": recipe.test > 0}
+    wanted = [name for name in SPLITS if shared_out[name] and (sources.loc[~in_pool, "split"] != name).all()]
+    wants = f"the recipe wants {recipe.targets[split]:,} images" if recipe.targets[split] else "nothing could be learnt"
+    if split not in wanted:
+        return (
+            f"{label} in {split}: {wants}, but the source's own {split} folder has no image of that class; add some"
+            + (", or leave keep_source_val out of the recipe" if recipe.keep_source_val else "")
+        )
+    if groups < len(wanted):
+        return (
+            f"{label} in {split}: {wants}, but the class has {groups} group{'s' * (groups != 1)} (patients) and needs at "
+            f"least {len(wanted)}, one each for {', '.join(wanted)}; add images of other patients, or set "
+            + " or ".join(f"{name}: 0" for name in wanted if name != "train")
+        )
+    return (
+        f"{label} in {split}: {wants}, but no source of that class came to be there: its {groups} groups (patients) stand "
+        "in other classes too, in too many combinations; add images, or set val: 0"
+    )
 
 
 def variant_seed(set_seed: int, source_sha256: str, variant: int) -> int:
@@ -83,7 +127,10 @@ def _own_split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
 
 
 def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
-    """The split of each source: its own if it has one; the pool's units are shared out, stratified by class."""
+    """The split of each source: its own if it has one; the pool's units are shared out, stratified by class.
+
+    `test` and `val` are both shares of a stratum's units, so that 0.2 and 0.2 leave 0.6 for train.
+    """
     split = sources["split"]
     has_test, has_val = (split == "test").any(), (split == "val").any()
     pool = sources[split == ""]
@@ -97,7 +144,7 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
     assigned: dict[int, str] = {}
     for units in strata.values():
         test = 0 if has_test else _share(recipe.test, len(units))
-        val = 0 if has_val else _share(recipe.val, len(units) - test)
+        val = 0 if has_val else min(_share(recipe.val, len(units)), max(len(units) - test - 1, 0))
         sides = ["test"] * test + ["val"] * val + ["train"] * (len(units) - test - val)
         assigned.update(zip(units, sides, strict=True))
     return split.where(split != "", sources["unit"].map(assigned))
@@ -108,6 +155,35 @@ def _share(share: float, of: int) -> int:
     if share == 0 or of < 2:
         return 0
     return min(max(round(share * of), 1), of - 1)
+
+
+def _conflicting(sources: pd.DataFrame) -> pd.DataFrame:
+    """The sources whose bytes stand in two classes, with one of another class as `other` and `other_label`."""
+    conflicting = sources[sources.groupby("source_sha256")["label"].transform("nunique") > 1]
+    copies = conflicting[["source_sha256", "source", "label"]]
+    pairs = copies.merge(copies, on="source_sha256", suffixes=("", "_other"))
+    pairs = pairs[pairs["label"] != pairs["label_other"]].drop_duplicates("source").sort_values("source")
+    return pairs.rename(columns={"source_other": "other", "label_other": "other_label"})
+
+
+def _without_conflicts(sources: pd.DataFrame) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Leave out all copies of an image whose bytes stand in two classes: nobody here knows which label is right."""
+    conflicting = _conflicting(sources)
+    left_out = [
+        Rejected(row.source, f"dropped: the same image is {row.other_label} too ({row.other})")
+        for row in conflicting.itertuples()
+    ]
+    return sources[~sources["source"].isin(conflicting["source"])].reset_index(drop=True), left_out
+
+
+def _refuse_conflicts(sources: pd.DataFrame) -> None:
+    conflicting = _conflicting(sources)
+    for row in conflicting.head(1).itertuples():
+        raise PlanError(
+            f"one image in two classes: {row.source} is {row.label}, {row.other}, the same to the byte, is "
+            f"{row.other_label} ({len(conflicting)} files in all); take the wrong ones out of the source folder, or let "
+            "--on-conflict drop leave all of them out"
+        )
 
 
 def _units(sources: pd.DataFrame) -> np.ndarray:
@@ -169,15 +245,8 @@ def _by_side(sources: pd.DataFrame, labels: list[str]) -> list[tuple[tuple[str, 
 def _fill(members: pd.DataFrame, target: int | None, where: str, recipe: Recipe) -> np.ndarray:
     """Images for each of `members`: equal to within one, the larger shares drawn by seed; 0 drops a source."""
     have = len(members)
-    if where.endswith("in train") and have == 0:
-        raise PlanError(f"{where}: no source, so nothing could be learnt; add images or take the class out")
     if target is None or target == have:
         return np.ones(have, dtype=np.int64)
-    if have == 0 and target > 0:
-        raise PlanError(
-            f"{where}: the recipe wants {target:,} images, but no source of that class is there (a class needs at least 2 "
-            "groups to be in train and val); add images, or set val: 0"
-        )
     if target > have and recipe.transforms == "[]":
         raise PlanError(
             f"{where}: the recipe wants {target:,} images, but there are {have:,} sources and it names no transforms "
@@ -216,7 +285,8 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     stems = sources["source"].str.rpartition("/")[2].str.replace(r"\.[^.]*$", "", regex=True)
     stems = stems.str.replace(_UNSAFE, "_", regex=True)
     short = stems.map(lambda stem: stem.encode()[:180].decode(errors="ignore"))
-    folded = (sources["label"] + "/" + short).str.casefold()
+    composed = (sources["label"] + "/" + short).map(lambda stem: unicodedata.normalize("NFC", stem))
+    folded = composed.str.casefold()
     doubtful = folded.duplicated(keep=False) | (short != stems) | (short == "")
     mark = sources["source"].map(lambda source: "-" + hashlib.sha256(source.encode()).hexdigest()[:8])
     return (short + mark.where(doubtful, "")).tolist()

@@ -8,9 +8,9 @@ import hashlib
 import json
 import os
 import random
+import threading
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,13 +72,24 @@ class Step(NamedTuple):
     apply: Callable[[Pixels, np.random.Generator, random.Random], tuple[Pixels, dict[str, Any]]]
 
 
-@cache
+_of_thread = threading.local()
+
+
 def pipeline(style: Style) -> tuple[Step, ...]:
     """A style's transforms, those of albumentations each tried on a gray and an RGB image of its size.
+
+    Each thread has its own: albumentations' objects hold their random streams and what they drew last.
 
     Raises:
         RecipeError: an unknown transform or parameter, or one that gives no 8-bit image of the same size.
     """
+    made: dict[Style, tuple[Step, ...]] = _of_thread.__dict__.setdefault("pipelines", {})
+    if style not in made:
+        made[style] = _pipeline(style)
+    return made[style]
+
+
+def _pipeline(style: Style) -> tuple[Step, ...]:
     listed = [item for entry in json.loads(style.transforms) for item in entry.items()]
     return tuple(
         _keras_affine(given) if name == KERAS_AFFINE else _of_albumentations(name, given, style)
@@ -190,11 +201,13 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file of a folder in the making: what a kill leaves of it is in no journal, and is written again."""
+    """Write a file beside `path`, then rename it: another name of a file that was there keeps its bytes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.write_bytes(data)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
     except BaseException:
-        path.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

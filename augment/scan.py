@@ -1,13 +1,13 @@
 """Source folder -> table of source images, and the files that are none.
 
-Reads SOURCE/{train,val,test}/CLASS/* and SOURCE/CLASS/*. Nothing is decoded here: a file's bytes are only
-hashed, since the checksum is what seeds, duplicates and reuse go by. What can't be a source is rejected
-with a reason; nothing that was found is left out.
+Nothing is decoded here: a file's first bytes tell whether it is an image at all, and its bytes are hashed, since the
+checksum is what seeds, duplicates and reuse go by. What can't be a source is rejected with a reason; nothing that was
+found is left out.
 """
 
 import hashlib
 import os
-import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,27 +15,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from manifests.contract import SPLITS
+from augment.groups import Groups, find_groups
+from augment.layout import NOTICE, Layout, Listed, Rejected, ScanError, read_layout, suggest
+from augment.recipe import KERMANY
+from manifests.formats import FORMATS, HEAD, looks_like_image
 
-# The notice that a source folder carries (licence, citation, "synthetic"): the card hands it on.
-NOTICE = "NOTICE"
 _CHUNK = 64  # files a thread hashes at a time
-_NOTHING = hashlib.sha256().hexdigest()
-# Control characters, also of lines and of writing direction, a backslash, and what stands for bytes that are not UTF-8.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_DRIVE = re.compile(r"[A-Za-z]:")
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
-
-class ScanError(ValueError):
-    """The source folder can't be used; the message names it and the fix."""
-
-
-class Rejected(NamedTuple):
-    """A file or folder that was found but is not in the set. `source_sha256` is empty if it was never read."""
-
-    source: str
-    reason: str
-    source_sha256: str = ""
+Progress = Callable[[int, int], None]
 
 
 class Scan(NamedTuple):
@@ -48,9 +37,10 @@ class Scan(NamedTuple):
     sources: pd.DataFrame
     rejected: list[Rejected]
     notice: str
+    groups: Groups
 
 
-def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], None] = lambda *_: None) -> Scan:
+def scan(source: Path, group: str, workers: int, progress: Progress = lambda *_: None) -> Scan:
     """List and hash the images of `source`.
 
     Args:
@@ -60,140 +50,122 @@ def scan(source: Path, group: str, workers: int, progress: Callable[[int, int], 
         progress: called with (files done, files in all).
 
     Raises:
-        ScanError: no such folder, fewer than two classes with files in them, a class without any, or a link in place of
-            a split's folder that leads out of the source.
+        ScanError: no such folder, fewer than two classes with images in them, a class without any, or as `read_layout`
+            has it.
     """
     if not source.is_dir():
         raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class")
-    rejected: list[Rejected] = []
-    classes = list(_classes(source, rejected))
-    found = sorted(_images(source, classes, rejected))
-    if len({label for _, _, label in found}) < 2:
-        raise ScanError(
-            f"{source}: found {len(found)} files in {len({label for _, _, label in found})} classes, but at least 2 "
-            "are needed; expected SOURCE/CLASS/* or SOURCE/{train,val,test}/CLASS/*"
-        )
-    rows = []
-    digests = digest_all([f"{source}/{name}" for name, _, _ in found], workers, progress)
-    for (name, split, label), (sha256, error) in zip(found, digests, strict=True):
-        if error or sha256 == _NOTHING:
-            rejected.append(Rejected(name, error or "empty file (0 bytes)"))  # else any two would be identical images
+    layout = read_layout(source)
+    images, digests, rejected = _hash_images(source, layout, workers, progress)
+    labels = {file.label for file in images}
+    if len({file.label for file in layout.files}) < 2:
+        raise ScanError(_too_few_classes(source, layout))
+    for label in layout.labels:
+        if label not in labels:
+            inside = (entry for entry in rejected if label in entry.source.split("/")[:-1])
+            fault = next((f" ({entry.source}: {entry.reason})" for entry in inside), "")
+            raise ScanError(f"{source}: class {label}: no readable image{fault}; add images or move the folder away")
+    groups, found = find_groups(images, group, KERMANY)
+    columns = ["source", "split", "label", "group", "source_sha256"]
+    rows = [
+        (file.source, file.split, file.label, of, sha256)
+        for file, of, sha256 in zip(images, groups, digests, strict=True)
+    ]
+    return Scan(pd.DataFrame(rows, columns=columns, dtype=object), rejected, _notice(source), found)
+
+
+def _hash_images(
+    source: Path, layout: Layout, workers: int, progress: Progress
+) -> tuple[list[Listed], list[str], list[Rejected]]:
+    """The files that begin as images do, their checksums, and all that is rejected, each sorted by path."""
+    images, digests, rejected = [], [], list(layout.rejected)
+    hashed = digest_all([f"{source}/{file.source}" for file in layout.files], workers, progress, images_only=True)
+    for file, (sha256, error) in zip(layout.files, hashed, strict=True):
+        if error:
+            rejected.append(Rejected(file.source, error))
         else:
-            rows.append((name, split, label, group_of(name, group), sha256))
-    for label in sorted({folder.name for _, folder in classes} - {row[2] for row in rows}):
-        faults = (
-            f" ({entry.source}: {entry.reason})" for entry in sorted(rejected) if label in entry.source.split("/")[:-1]
-        )
-        raise ScanError(
-            f"{source}: class {label}: no readable image{next(faults, '')}; add images or move the folder away"
-        )
-    sources = pd.DataFrame(rows, columns=["source", "split", "label", "group", "source_sha256"], dtype=object)
-    return Scan(sources, sorted(rejected), _notice(source))
-
-
-def group_of(source: str, pattern: str) -> str:
-    """Whom an image shows, by its file name; a name that doesn't match is a group of its own."""
-    match = re.match(pattern, source.rpartition("/")[2])
-    return match[1] if match and match[1] else source
+            images.append(file)
+            digests.append(sha256)
+    return images, digests, sorted(rejected)
 
 
 def digest_all(
-    paths: Sequence[str | Path], workers: int, progress: Callable[[int, int], None]
+    paths: Sequence[str | Path],
+    workers: int | None,
+    progress: Progress,
+    *,
+    images_only: bool = False,
+    follow: bool = True,
 ) -> Iterator[tuple[str, str]]:
     """The `digest` of each file in order, read by `workers` threads; `progress` is called with (files done, in all)."""
+
+    def digests(chunk: Sequence[str | Path]) -> list[tuple[str, str]]:
+        return [digest(path, images_only=images_only, follow=follow) for path in chunk]
+
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     done = 0
     with ThreadPoolExecutor(workers) as pool:
-        for chunk in pool.map(lambda chunk: [digest(path) for path in chunk], chunks):
+        for chunk in pool.map(digests, chunks):
             yield from chunk
             done += len(chunk)
             progress(done, len(paths))
 
 
-def digest(path: str | Path) -> tuple[str, str]:
-    """The SHA-256 of a file in hex and no error, or nothing and why it could not be read."""
+def digest(path: str | Path, *, images_only: bool = False, follow: bool = True) -> tuple[str, str]:
+    """The SHA-256 of a regular file in hex and no error, or nothing and why there is none.
+
+    Args:
+        path: the file.
+        images_only: read only the beginning of a file that begins as no image does, and give that as the error.
+        follow: take a symbolic link for the file it leads to, rather than for a fault.
+    """
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # a Path is made 20 times slower than a file is opened
-            return hashlib.file_digest(file, "sha256").hexdigest(), ""
+        descriptor = os.open(path, _OPEN | (0 if follow else _NO_FOLLOW))
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                return "", "can't be read: Is a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:  # no Path has a descriptor
+                if images_only and (fault := _no_image(file.read(HEAD))):
+                    return "", fault
+                file.seek(0)
+                return hashlib.file_digest(file, "sha256").hexdigest(), ""
+        finally:
+            os.close(descriptor)
     except OSError as error:
+        if not follow and os.path.islink(path):  # noqa: PTH114  # may be text
+            return "", "a symbolic link"
         return "", f"can't be read: {error.strerror}"
 
 
-def _classes(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield (split, folder) of each class folder; what lies beside one is rejected."""
-    splits = [name for name in SPLITS if (source / name).is_dir()]
-    for name in splits:
-        if (source / name).is_symlink() and (fault := _link_fault(source / name, source)):
-            raise ScanError(f"{source / name}: {fault}; put the folder itself there")
-    for split, folder in [(name, source / name) for name in splits] or [("", source)]:
-        for entry in _entries(folder):
-            if not (folder == source and _is_notice(entry)) and not _refused(entry, source, rejected):
-                yield split, entry
-    if splits:
-        beside = [entry for entry in _entries(source) if entry.name not in splits and not _is_notice(entry)]
-        rejected += [Rejected(_relative(entry, source), "beside the folders train, val and test") for entry in beside]
+def _no_image(head: bytes) -> str:
+    """Why a file with these first bytes is no image; empty if it begins as one."""
+    if not head:  # any two would be identical images
+        return "empty file (0 bytes)"
+    return "" if looks_like_image(head) else f"not an image of a known format ({', '.join(FORMATS)})"
 
 
-def _images(
-    source: Path, classes: list[tuple[str, os.DirEntry[str]]], rejected: list[Rejected]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield (path relative to source, split, label) of each file in a class folder; the rest is rejected."""
-    for split, folder in classes:
-        for file in _entries(Path(folder.path)):
-            if not _refused(file, source, rejected, want_file=True):
-                yield _relative(file, source), split, folder.name
-
-
-def _refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected], *, want_file: bool = False) -> bool:
-    reason = ""
-    if _UNPRINTABLE.search(entry.name):
-        reason = "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
-    elif entry.name.startswith("."):
-        reason = "hidden"
-    elif entry.is_symlink() and (fault := _link_fault(Path(entry.path), source)):
-        reason = fault
-    elif want_file and entry.is_dir():
-        reason = "a folder inside a class folder; its files are not read"
-    elif want_file and not entry.is_file():
-        reason = "not a regular file"
-    elif not want_file and not entry.is_dir():
-        reason = "not in a class folder"
-    elif not want_file and _DRIVE.match(entry.name):
-        reason = "a class name that starts as a Windows drive does; rename it"  # no path of a manifest may
-    if reason:
-        rejected.append(Rejected(_relative(entry, source), reason))
-    return bool(reason)
-
-
-def _link_fault(link: Path, source: Path) -> str:
-    try:
-        target = link.resolve(strict=True)
-    except (OSError, RuntimeError):  # RuntimeError: a loop
-        return "a link that leads nowhere"
-    return "" if target.is_relative_to(source.resolve()) else "a link that leads out of the source folder"
-
-
-def _is_notice(entry: os.DirEntry[str]) -> bool:
-    return entry.name == NOTICE and entry.is_file(follow_symlinks=False)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise ScanError(f"{folder}: can't be listed: {error.strerror}") from None
-
-
-def _relative(entry: os.DirEntry[str], source: Path) -> str:
-    """The path that a file is told by; what can't be printed, and is in no source's name, is escaped."""
-    path = entry.path.removeprefix(f"{source}{os.sep}").replace(os.sep, "/")  # a source of "." may be no prefix
-    return path.encode("unicode_escape").decode() if _UNPRINTABLE.search(path.replace("\\", "")) else path
+def _too_few_classes(source: Path, layout: Layout) -> str:
+    """Why there is nothing to choose between, with the first reason and what to do."""
+    labels = sorted({file.label for file in layout.files})
+    found = f"{source}: found {len(layout.files)} files in {len(labels)} classes"
+    if labels:
+        found += f" ({', '.join(labels)})"
+    found += ", but at least 2 are needed; expected SOURCE/CLASS/* or SOURCE/{train,val,test}/CLASS/*"
+    if hint := suggest(source):
+        return f"{found}. {hint}"
+    if layout.rejected:
+        first = layout.rejected[0]
+        return f"{found}. First of {len(layout.rejected):,} rejected: {first.source}: {first.reason}"
+    return found
 
 
 def _notice(source: Path) -> str:
+    path = source / NOTICE
+    if path.is_symlink() or not path.is_file():  # a link may lead to a file that is nobody's to publish
+        return ""
     try:
-        text = (source / NOTICE).read_text(encoding="utf-8", errors="replace")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return " ".join(file.read(10_000).split())[:500]
     except OSError:
         return ""
-    return " ".join(text.split())[:500]

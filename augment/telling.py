@@ -1,5 +1,6 @@
 """What the commands print for people: counts, faults, an audit's findings."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.terminal import say
@@ -9,26 +10,52 @@ if TYPE_CHECKING:
     from augment.verify import Fault
 
 
+_MOST = 8  # reasons that are printed
+
+
 def print_draft(drafted: "Draft") -> None:
     """The closing table of counts, and what was rejected."""
     table = drafted.counts.rename(columns=str.capitalize)
     say(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
     if rejected := drafted.rejected:
-        first = rejected[0]
-        say(f"Rejected {len(rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}")
+        say(f"Rejected {len(rejected):,}, each with its reason in the card:")
+        by_reason: dict[str, list[str]] = {}
+        for entry in rejected:
+            by_reason.setdefault(entry.reason, []).append(entry.source)
+        most_first = sorted(by_reason.items(), key=lambda found: -len(found[1]))
+        for reason, sources in most_first[:_MOST]:
+            more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
+            say(f"  {sources[0]}{more}: {reason}")
+        if len(most_first) > _MOST:
+            say(f"  ... for {len(most_first) - _MOST:,} other reasons")
+    for warning in drafted.warnings:
+        say(f"Warning: {warning}.")
+
+
+def print_set_aside(paths: list[str], images: Path) -> None:
+    """Which files were moved out of the image folder, and where to."""
+    if paths:
+        from augment.image_folder import stray
+
+        more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+        say(f"Moved what is not the set's to {stray(images)}: {printable(paths[0])}{more}")
 
 
 def counted(drafted: "Draft") -> dict[str, Any]:
     """What the table says, for scripts."""
     rejected = [{"source": each.source, "reason": each.reason} for each in drafted.rejected]
-    return {"counts": drafted.counts.to_dict("records"), "rejected": rejected}
+    return {"counts": drafted.counts.to_dict("records"), "rejected": rejected, "warnings": drafted.warnings}
+
+
+def printable(path: str) -> str:
+    """A path in characters that any terminal takes."""
+    return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
 def print_faults(faults: "list[Fault]") -> None:
     """A row a file, by name; a stray may have a name that can't be printed."""
     for fault in faults:
-        path = fault.path if fault.path.isprintable() else fault.path.encode("unicode_escape").decode()
-        say(f"{fault.kind:>8}  {path}  {fault.detail}".rstrip())
+        say(f"{fault.kind:>8}  {printable(fault.path)}  {fault.detail}".rstrip())
 
 
 def print_audit(report: dict[str, Any]) -> None:

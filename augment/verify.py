@@ -4,17 +4,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment.build import Place, build, told_in_one_line
+from augment import image_folder
+from augment.build import Place, build, draft_set, one_line_faults
 from augment.dispatch import outcomes
-from augment.draft import draft, known_unreadable, versions
+from augment.draft import known_unreadable, versions
+from augment.image_folder import JOURNAL
 from augment.job import Style
-from augment.journal import files_in
 from augment.lock import held
 from augment.recipe import Recipe, RecipeError, resolve
 from augment.scan import digest, digest_all, scan
@@ -57,14 +57,18 @@ def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list
     if digest(manifest)[0] != card.get("manifest_sha256"):
         faults.append(Fault("altered", manifest.as_posix(), "the manifest is not as the build wrote it"))
     images = _images(card, manifest)
-    strays = {f"{images}/{path}" for path in files_in(root / images)} - set(rows["path"])
-    return sorted([*faults, *(Fault("stray", path, "not in the manifest") for path in strays)])
+    paths = set(rows["path"].str.removeprefix(f"{images}/"))
+    strays = image_folder.find_strays(root / images, paths)
+    faults += [Fault("stray", f"{images}/{path}", "not in the manifest") for path in strays]
+    if os.path.lexists(root / images / JOURNAL):
+        faults.append(Fault("stray", f"{images}/{JOURNAL}", "left by a build that was killed"))
+    return sorted(faults)
 
 
 def _faulty(rows: pd.DataFrame, root: Path, workers: int, progress: Progress) -> list[Fault]:
     """The images of some rows that are missing or altered, sorted."""
     faults = []
-    found = digest_all([f"{root}/{path}" for path in rows["path"]], workers, progress)
+    found = digest_all([f"{root}/{path}" for path in rows["path"]], workers, progress, follow=False)
     for path, expected, (sha256, fault) in zip(rows["path"], rows["sha256"], found, strict=True):
         if sha256 != expected:
             missing = not os.path.lexists(f"{root}/{path}")
@@ -96,20 +100,31 @@ def repair(
     if not place.images.exists() or any(fault.path == manifest.as_posix() for fault in faults):
         _rebuild(place, card, executor, progress)
         return []
-    for fault in faults:  # a manifest may come from anyone
-        if not (root / fault.path).parent.resolve().is_relative_to(place.images.resolve()):
-            raise VerifyError(f"{fault.path} is not inside {place.images}, the set's folder, so it is left as it is")
     kinds = {fault.path: fault.kind for fault in faults}
-    with held(place.images, manifest), told_in_one_line(place.images):
-        for path, kind in kinds.items():
-            if kind == "stray":
-                _set_aside(root / path, place.images)
+    for path in kinds:  # a manifest may come from anyone
+        if not path.startswith(f"{_images(card, manifest)}/"):
+            raise VerifyError(f"{path} is not inside {place.images}, the set's folder, so it is left as it is")
+    with held(place.images, manifest), one_line_faults(place.images):
+        for path in [path for path, kind in kinds.items() if kind == "stray"]:
+            _take_out(root / path, place.images)
+        for path in kinds:
+            if not (root / path).parent.resolve().is_relative_to(place.images.resolve()):
+                raise VerifyError(f"{path} is not inside {place.images}, the set's folder, so it is left as it is")
+        image_folder.remove_empty_folders(place.images)  # one may have the name of an image
         rows = contract.read(manifest)
         again = _rendered_again(rows[rows["path"].isin(kinds)], place, card, executor, progress)
         left = sorted(Fault(kinds[path], path, reason) for path, reason in again)
-        if not left:
-            manifest.touch()  # `build` takes images that are younger than the manifest for touched
+        prefix = _images(card, manifest)
+        image_folder.make_class_folders(place.images, rows["path"].str.removeprefix(f"{prefix}/"))
         return left
+
+
+def _take_out(path: Path, images: Path) -> None:
+    """Set a stray aside, or delete the journal that a killed build left."""
+    if path == images / JOURNAL:
+        path.unlink(missing_ok=True)
+    else:
+        image_folder.set_aside(images, images, [path.relative_to(images).as_posix()])
 
 
 def _rendered_again(
@@ -117,6 +132,8 @@ def _rendered_again(
 ) -> Iterator[tuple[str, str]]:
     """Render rows of a manifest, put those in place that come out as recorded, and yield the others with the reason."""
     scratch = place.images.with_name(f".{place.images.name}.repair")
+    if scratch.is_symlink():
+        scratch.unlink()
     expected = dict(zip(rows["path"], rows["sha256"], strict=True))
     done = 0
     try:
@@ -138,26 +155,22 @@ def _rendered_again(
 def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: Progress) -> None:
     """Build a set again from its card, if that gives just the same set; what is not of it is set aside."""
     recipe = _recipe(card)
-    drop_leaks = card.get("on_leak") == "drop"
+    leaks, conflicts = card.get("on_leak") == "drop", card.get("on_conflict") == "drop"
     scanned = scan(place.source, recipe.group, os.cpu_count() or 1)
     try:
         unreadable = known_unreadable(scanned, recipe, card)
     except TypeError as error:  # the card was tampered with
         raise VerifyError(f"the card's rejected can't be used: {error}") from None
-    drafted = draft(scanned, recipe, unreadable, drop_leaks=drop_leaks)
+    drafted = draft_set(scanned, recipe, place.source, executor, unreadable, drop_leaks=leaks, drop_conflicts=conflicts)
     if drafted.fingerprint != card.get("fingerprint"):
-        changed = "the sources have changed" if card.get("versions") == versions() else _version_change(card)
+        changed = "the sources have changed" if card.get("versions") == versions(recipe) else _version_change(card)
         raise VerifyError(f"{place.manifest}: can't be made again as it was: {changed}; build the set anew instead")
-    with held(place.images, place.manifest), told_in_one_line(place.images):
-        for path in files_in(place.images).keys() - set(drafted.planned.rows["path"]):
-            _set_aside(place.images / path, place.images)
-        place.manifest.unlink(missing_ok=True)  # or, with its checksum in the card, it would pass for this very set's
-    build(scanned, recipe, place, executor, progress, drop_leaks=drop_leaks)
+    build(scanned, recipe, place, executor, progress, drop_leaks=leaks, drop_conflicts=conflicts)
 
 
 def _version_change(card: dict[str, Any]) -> str:
     """Which package versions differ from the card's, in words."""
-    then, now = card.get("versions"), versions()
+    then, now = card.get("versions"), versions(_recipe(card))
     then = then if isinstance(then, dict) else {}
     changed = [
         f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
@@ -175,19 +188,13 @@ def _recipe(card: dict[str, Any]) -> Recipe:
         raise VerifyError(f"the card's recipe can't be used: {error}") from None
 
 
+def image_folder_of(manifest: Path, root: Path) -> Path:
+    """The image folder of the set behind a manifest."""
+    return root / _images(contract.read_card(manifest), manifest)
+
+
 def _images(card: dict[str, Any], manifest: Path) -> str:
     images = card.get("images")
     if not isinstance(images, str) or not contract.is_inside(images):
         raise VerifyError(f"{contract.card_path(manifest)}: images is {images!r}, expected a folder inside the root")
     return images
-
-
-def _set_aside(stray: Path, images: Path) -> None:
-    """Move a file that is not of the set out of its folders; nothing is deleted."""
-    aside = images.with_name(f".{images.name}.stray") / stray.relative_to(images)
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    while aside.exists():
-        aside = aside.with_name(f"{aside.name}.again")
-    os.replace(stray, aside)
-    with suppress(OSError):
-        stray.parent.rmdir()  # only where it is empty: a class folder too many is a class too many for Keras

@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from augment import build as stage
+from augment.image_folder import partial
 from augment.job import MODULES
-from augment.journal import partial
+from augment.layout import ScanError
 from augment.plan import PlanError
 from augment.recipe import Recipe, RecipeError
 from augment.scan import scan
@@ -143,7 +144,7 @@ def test_the_card_tells_how_the_set_was_made(source: Path, tmp_path: Path) -> No
     assert (card["source"], card["images"], card["notice"]) == ("source", "data/augmented/set", "Synthetic.")
     for (split, label), side in rows.groupby(["split", "label"]):
         assert card["counts"][split][label] == {"sources": side["source"].nunique(), "images": len(side)}
-    assert {"albumentations", "opencv-python-headless", "pillow", "numpy"} <= set(card["versions"])
+    assert {"opencv-python-headless", "pillow", "numpy", "evenset", "simplejpeg"} == set(card["versions"])
     assert [entry["source"] for entry in card["rejected"]] == ["train/NORMAL/.hidden", "train/NORMAL/notes.txt"]
     assert all(entry["reason"] for entry in card["rejected"])
 
@@ -275,14 +276,23 @@ def test_a_file_that_vanishes_is_made_up_for(source: Path, tmp_path: Path) -> No
 
 
 def test_a_class_without_a_readable_image_is_refused(source: Path, tmp_path: Path) -> None:
-    """No image of a class can be decoded: one line that names class, file and reason; nothing under a final name."""
+    """No file of a class is an image: one line that names class, file and reason; nothing under a final name."""
     for number, path in enumerate(sorted(source.glob("*/NORMAL/*"))):
         path.write_bytes(b"no image %d" % number)
     with pytest.raises(
-        PlanError, match=r"class NORMAL: no readable image \(.*NORMAL/IM-.*: not an image of a known format"
+        ScanError, match=r"class NORMAL: no readable image \(.*NORMAL/IM-.*: not an image of a known format"
     ) as caught:
         build(tmp_path, source)
     assert "\n" not in str(caught.value)
+    expect_nothing(tmp_path)
+
+
+def test_a_class_without_an_image_that_decodes_is_refused(source: Path, tmp_path: Path) -> None:
+    """The files of a class begin as images and end too soon: the same, found by decoding."""
+    for path in sorted(source.glob("*/NORMAL/*")):
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(PlanError, match=r"class NORMAL: no readable image \(.*NORMAL/IM-.*runcated"):
+        build(tmp_path, source)
     expect_nothing(tmp_path)
 
 

@@ -126,23 +126,28 @@ def test_no_source_is_lost(sources: pd.DataFrame, per_class: int, seed: int) -> 
         assert int(have) == len(side) + len(left_out_of(planned, split, label)) > int(target)
 
 
-@given(entangled(), st.booleans(), st.sampled_from([None, 20]), SEEDS)
+@given(entangled(), st.booleans(), st.booleans(), st.sampled_from([None, 20]), SEEDS)
 @settings(max_examples=120, deadline=None)
 def test_no_patient_and_no_identical_image_is_in_two_splits(
-    sources: pd.DataFrame, keep_source_val: bool, per_class: int | None, seed: int
+    sources: pd.DataFrame, keep_source_val: bool, drop_conflicts: bool, per_class: int | None, seed: int
 ) -> None:
     """However patients and bytes are entangled, the plan keeps them together, or refuses the source's own splits."""
     wanted = recipe(keep_source_val=keep_source_val, per_class=per_class, seed=seed)
     try:
-        rows = plan(sources, wanted).rows
+        rows = plan(sources, wanted, drop_conflicts=drop_conflicts).rows
     except PlanError as error:
         assert "\n" not in str(error)  # noqa: PT017  # refusing is as right as keeping apart
         rows = None
     if rows is not None:
         for column in ("group", "source_sha256"):
             assert rows.groupby(column)["split"].nunique().max() == 1
+        assert rows.groupby("source_sha256")["label"].nunique().max() == 1
+    if drop_conflicts:
+        sources = sources[sources.groupby("source_sha256")["label"].transform("nunique") == 1]
     own = sources["split"].where(sources["split"].eq("test") | (sources["split"].eq("val") & keep_source_val), "train")
-    leaks = any(own.groupby(sources[column]).nunique().max() > 1 for column in ("group", "source_sha256"))
+    leaks = len(sources) > 0 and any(
+        own.groupby(sources[column]).nunique().max() > 1 for column in ("group", "source_sha256")
+    )
     if leaks:
         assert rows is None
 
@@ -153,17 +158,20 @@ def test_leaks_can_be_dropped_from_the_train_side(sources: pd.DataFrame, keep_so
     """With drop_leaks nothing is refused for a leak: test keeps its images, and what is dropped is told with its twin."""
     wanted = recipe(keep_source_val=keep_source_val, seed=seed)
     try:
-        planned = plan(sources, wanted, drop_leaks=True)
+        planned = plan(sources, wanted, drop_leaks=True, drop_conflicts=True)
     except PlanError as error:
         assert "in two splits" not in str(error)  # noqa: PT017  # a class may be left without any image
         return
     for column in ("group", "source_sha256"):
         assert planned.rows.groupby(column)["split"].nunique().max() == 1
-    test = sources.loc[sources["split"] == "test", "source"]
-    assert set(test) <= set(planned.rows["source"])
     dropped = {entry.source: entry.reason for entry in planned.left_out}
     assert sorted([*dropped, *planned.rows["source"].unique()]) == sources["source"].tolist()
+    clear = sources[sources.groupby("source_sha256")["label"].transform("nunique") == 1]
+    assert set(clear.loc[clear["split"] == "test", "source"]) <= set(planned.rows["source"])
     for source, reason in dropped.items():
+        if source not in set(clear["source"]):
+            assert re.fullmatch(r"dropped: the same image is [AB] too \(.+\)", reason)
+            continue
         twin = re.fullmatch(r"dropped: its patient or image is in (test|val) too \((.+)\)", reason)
         assert twin
         assert source not in twin[2]
@@ -214,7 +222,7 @@ def test_without_folders_the_shares_hold_for_each_class(
         patients = of_label["group"].nunique()
         got = rows[rows["label"] == label].groupby("split")["group"].nunique()
         assert got["test"] == max(1, round(test * patients))
-        assert got["val"] == max(1, round(val * (patients - got["test"])))
+        assert got["val"] == min(max(1, round(val * patients)), patients - got["test"] - 1)
         assert got["train"] == patients - got["test"] - got["val"]
 
 
@@ -439,22 +447,36 @@ def test_one_patient_of_two_classes_stays_on_one_side() -> None:
         (
             [row for row in KERMANY if "P/person" not in row[0] or "1.jpg" not in row[0]] + [KERMANY[4]],
             {"per_class": 10},
-            r"P in val: the recipe wants 2 images, but no source of that class is there",
+            (
+                r"P in val: the recipe wants 2 images, but the class has 1 group \(patients\) and needs at least 2, one each for "
+                "train, val; add images of other patients, or set val: 0"
+            ),
+        ),
+        (
+            [(f"{c}/{n}.png", "", c, f"{c}{n}", sha(f"{c}{n}")) for c in "NP" for n in range(5 if c == "N" else 2)],
+            {"per_class": 10},
+            (
+                r"P in val: the recipe wants 2 images, but the class has 2 groups \(patients\) and needs at least 3, one each for "
+                "train, val, test; add images of other patients, or set val: 0 or test: 0"
+            ),
         ),
         (
             [row for row in KERMANY if row[0] != "val/P/person4_virus_1.jpg"],
             {"per_class": 10, "keep_source_val": True},
-            r"P in val: the recipe wants 2 images",
+            (
+                r"P in val: the recipe wants 2 images, but the source's own val folder has no image of that class; add some, or "
+                "leave keep_source_val out of the recipe"
+            ),
         ),
         (
             [row for row in KERMANY if not row[0].startswith(("train/P", "val/P"))],
             {},
-            r"P in train: no source, so nothing could be learnt",
+            r"P in train: nothing could be learnt, but the class has 0 groups",
         ),
         (
             [row for row in KERMANY if not row[0].startswith("train/P")],
             {"keep_source_val": True},
-            r"P in train: no source",
+            r"P in train: nothing could be learnt, but the source's own train folder has no image of that class",
         ),
     ],
 )
@@ -465,6 +487,45 @@ def test_a_target_that_cannot_be_met_names_class_and_split(
     with pytest.raises(PlanError, match=named) as caught:
         plan(table(sources), recipe(**values))
     assert "\n" not in str(caught.value)
+
+
+def test_test_and_val_are_shares_of_all_patients() -> None:
+    """Of 100 patients a class, test 0.2 and val 0.2 leave 60 to train, as the README says."""
+    sources = table([(f"{c}/{n}.png", "", c, f"{c}{n}", sha(f"{c}{n}")) for c in "AB" for n in range(100)])
+    sizes = plan(sources, recipe(test=0.2, val=0.2)).rows.groupby(["label", "split"]).size()
+    assert {split: sizes["A", split] for split in ("train", "val", "test")} == {"train": 60, "val": 20, "test": 20}
+
+
+def test_a_class_that_a_split_lacks_is_named() -> None:
+    """The source's test has no B: it is in `absent`; splits without any image are not."""
+    rows = [(f"train/{c}/{n}.png", "train", c, f"{c}{n}", sha(f"{c}{n}")) for c in "AB" for n in range(5)]
+    rows += [(f"test/A/{n}.png", "test", "A", f"t{n}", sha(f"t{n}")) for n in range(3)]
+    assert plan(table(rows), recipe(val=0.0)).absent == [("test", "B")]
+
+
+def contradicting() -> pd.DataFrame:
+    """Two classes of six patients; one image of A stands in B as well, under other names and patients."""
+    rows = [(f"{c}/{n}.png", "", c, f"{c}{n}", sha(f"{c}{n}")) for c in "AB" for n in range(6)]
+    return table([*rows, ("B/copy of 3.png", "", "B", "B9", sha("A3"))])
+
+
+def test_one_image_in_two_classes_is_refused() -> None:
+    """A contradiction in the labels: one line with both names, both classes and the fix."""
+    named = r"one image in two classes: A/3\.png is A, B/copy of 3\.png, the same to the byte, is B \(2 files in all\).*drop"
+    with pytest.raises(PlanError, match=named):
+        plan(contradicting(), recipe())
+
+
+def test_contradicting_images_are_dropped_on_request() -> None:
+    """All copies go, each with the name of the other; the rest is planned as if they had never been there."""
+    sources = contradicting()
+    planned = plan(sources, recipe(), drop_conflicts=True)
+    assert planned.left_out == [
+        ("A/3.png", "dropped: the same image is B too (B/copy of 3.png)", ""),
+        ("B/copy of 3.png", "dropped: the same image is A too (A/3.png)", ""),
+    ]
+    clean = sources[~sources["source"].isin(["A/3.png", "B/copy of 3.png"])]
+    assert planned.rows.equals(plan(clean, recipe()).rows)
 
 
 def test_sampling_down_needs_no_transforms() -> None:

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from augment.groups import group_of
+from augment.layout import Rejected, ScanError
 from augment.recipe import KERMANY
-from augment.scan import Rejected, Scan, ScanError, digest, group_of, scan
+from augment.scan import Scan, digest, scan
 
 
 def look(source: Path) -> Scan:
@@ -24,6 +26,9 @@ def look(source: Path) -> Scan:
 def reasons(scanned: Scan) -> dict[str, str]:
     """Rejected path -> reason."""
     return {entry.source: entry.reason for entry in scanned.rejected}
+
+
+NO_IMAGE = "not an image of a known format (JPEG, PNG, BMP, TIFF, WEBP, GIF)"
 
 
 def files_below(folder: Path) -> list[str]:
@@ -77,32 +82,35 @@ def test_everything_found_is_a_source_or_rejected(kermany: Path) -> None:
     (kermany / "train" / "NORMAL" / ".DS_Store").write_text("hidden")
     (kermany / "train" / ".cache").mkdir()
     (kermany / "val" / "NORMAL" / "older").mkdir()
+    (kermany / "val" / "PNEUMONIA" / "nothing").mkdir()
     os.mkfifo(kermany / "test" / "NORMAL" / "pipe")
-    text = kermany / "train" / "PNEUMONIA" / "readme.txt"
-    text.write_text("no image, but that is told when it is decoded")
+    (kermany / "train" / "PNEUMONIA" / "readme.txt").write_text("no image, by its first bytes")
+    (kermany / "val" / "NORMAL" / "older" / "link").symlink_to(kermany / "train")
     scanned = look(kermany)
     assert reasons(scanned) == {
         "notes.txt": "beside the folders train, val and test",
         "test/NORMAL/pipe": "not a regular file",
         "train/.cache": "hidden",
         "train/NORMAL/.DS_Store": "hidden",
+        "train/PNEUMONIA/readme.txt": NO_IMAGE,
         "train/list.csv": "not in a class folder",
-        "val/NORMAL/older": "a folder inside a class folder; its files are not read",
+        "val/NORMAL/older/link": "a link to a folder inside a class folder; its files are not read",
+        "val/PNEUMONIA/nothing": "an empty folder",
     }
-    found = {*files_below(kermany), "train/.cache", "val/NORMAL/older"}
+    found = {*files_below(kermany), "train/.cache", "val/PNEUMONIA/nothing"}
     assert sorted(found) == sorted([*scanned.sources["source"], *reasons(scanned)])
     assert scanned.rejected == sorted(scanned.rejected)
-    assert "train/PNEUMONIA/readme.txt" in set(scanned.sources["source"])
 
 
 def test_the_kaggle_zip_with_its_copies_is_read_once(kermany: Path) -> None:
-    """The Kaggle zip holds __MACOSX and a second chest_xray beside the splits: both are rejected as a whole."""
+    """The Kaggle zip holds __MACOSX and a second chest_xray beside the splits: both are rejected, file by file."""
     shutil.copytree(kermany, kermany.parent / "copy")
     (kermany.parent / "copy").rename(kermany / "chest_xray")
     (kermany / "__MACOSX" / "train" / "NORMAL").mkdir(parents=True)
     (kermany / "__MACOSX" / "train" / "NORMAL" / "._IM-0001-0001.jpeg").write_bytes(b"\0\5\x16\7")
     scanned = look(kermany)
-    assert reasons(scanned) == dict.fromkeys(["__MACOSX", "chest_xray"], "beside the folders train, val and test")
+    names = ["__MACOSX/train/NORMAL/._IM-0001-0001.jpeg", *(f"chest_xray/{name}" for name in scanned.sources["source"])]
+    assert reasons(scanned) == dict.fromkeys(names, "beside the folders train, val and test")
     assert len(scanned.sources) == 14
 
 
@@ -123,7 +131,7 @@ ODD = [
 def test_odd_names_are_sources(kermany: Path) -> None:
     """Spaces, quotes, commas, a leading '=', non-ASCII, the same stem twice: all are taken under their own names."""
     for number, name in enumerate(ODD):
-        (kermany / "train" / "NORMAL" / name).write_bytes(b"%d" % number)
+        (kermany / "train" / "NORMAL" / name).write_bytes(b"GIF89a%d" % number)
     scanned = look(kermany)
     assert scanned.rejected == []
     assert {f"train/NORMAL/{name}" for name in ODD} < set(scanned.sources["source"])
@@ -153,7 +161,9 @@ def test_names_that_no_csv_holds_are_rejected(kermany: Path, name: bytes, told: 
 def test_a_class_named_like_a_drive_is_rejected(tmp_path, make_source) -> None:
     """No path of a manifest may start as C: does, so neither may the name of a class."""
     scanned = look(make_source(tmp_path / "source", {"NORMAL": 1, "a": 1, "b: benign": 1}))
-    assert reasons(scanned) == {"b: benign": "a class name that starts as a Windows drive does; rename it"}
+    (name,) = reasons(scanned)
+    assert name.startswith("b: benign/person")
+    assert reasons(scanned)[name] == "a class name that starts as a Windows drive does; rename it"
 
 
 def test_links_are_followed_inside_the_source_only(kermany: Path, tmp_path: Path) -> None:
@@ -174,7 +184,7 @@ def test_links_are_followed_inside_the_source_only(kermany: Path, tmp_path: Path
         "train/NORMAL/loop.jpeg": "a link that leads nowhere",
         "train/NORMAL/nowhere.jpeg": "a link that leads nowhere",
         "train/NORMAL/out.jpeg": "a link that leads out of the source folder",
-        "train/NORMAL/up": "a folder inside a class folder; its files are not read",
+        "train/NORMAL/up": "a link to a folder inside a class folder; its files are not read",
         "train/loop": "a link that leads nowhere",
         "train/out": "a link that leads out of the source folder",
     }
@@ -297,8 +307,7 @@ def test_a_notice_lies_beside_plain_classes_too(tmp_path, make_source) -> None:
     (source / "NOTICE").write_bytes(b"\xff broken" + b"x" * 10_000)
     (source / "a" / "NOTICE").write_text("not mine")
     scanned = look(source)
-    assert scanned.rejected == []
-    assert "a/NOTICE" in set(scanned.sources["source"])
+    assert reasons(scanned) == {"a/NOTICE": NO_IMAGE}
     assert 0 < len(scanned.notice) <= 500
 
 
@@ -332,29 +341,193 @@ def test_the_number_of_workers_changes_nothing(kermany: Path) -> None:
     ("places", "expected"),
     [
         ([], "found 0 files in 0 classes"),
-        (["A/1.jpg"], "found 1 files in 1 classes"),
-        (["train/A/1.jpg", "test/A/2.jpg"], "found 2 files in 1 classes"),
-        (["chest_xray/train/A/1.jpg", "chest_xray/train/B/1.jpg"], "found 0 files in 0 classes"),
+        (["A/1.jpg"], r"found 1 files in 1 classes \(A\)"),
+        (["train/A/1.jpg", "test/A/2.jpg"], r"found 2 files in 1 classes \(A\)"),
+        (
+            ["chest_xray/train/A/1.jpg", "chest_xray/train/B/1.jpg"],
+            r"found 0 files in 0 classes.*chest_xray looks right, it has class folders A, B: give --source .*chest_xray$",
+        ),
+        (["a/b/A/1.jpg", "a/b/B/1.jpg"], r"found 2 files in 1 classes \(a\).*source/a/b looks right"),
+        (["data/A/1.jpg", "data/B/1.jpg"], r"found 2 files in 1 classes \(data\).*source/data looks right"),
+        (["1.jpg", "2.jpg"], r"found 0 files in 0 classes.*First of 2 rejected: 1\.jpg: not in a class folder"),
+        (["train/1.jpg", "test/2.jpg"], r"found 0 files.*First of 2 rejected: test/2\.jpg: not in a class folder"),
+        (["A/train/1.jpg", "B/train/1.jpg"], r"found 0 files.*A/train/1\.jpg: no class folder: it holds train/"),
         (["A/1.jpg", "B/2.jpg", "C/.hidden"], r"class C: no readable image \(C/\.hidden: hidden\)"),
-        (["A/1.jpg", "B/2.jpg", "C/D/1.jpg"], r"class C: no readable image \(C/D: a folder inside a class folder"),
+        (["A/1.jpg", "B/2.jpg", "C/Thumbs.db"], r"class C: no readable image \(C/Thumbs\.db: the operating system's"),
+        (["A/1.jpg", "B/2.jpg", "C/D/notes.txt"], r"class C: no readable image \(C/D/notes\.txt: not an image"),
         (["A/1.jpg", "B/2.jpg", "C/"], "class C: no readable image; add images or move the folder away"),
         (["train/A/1.jpg", "train/B/2.jpg", "test/C/"], "class C: no readable image; add images"),
+        (["e\u0301/1.jpg", "A/1.jpg", "E\u0301/1.jpg"], r"classes 'E\\xc9'|'\\xc9' .* look the same"),
+        (
+            ["Normal/1.jpg", "NORMAL/1.jpg"],
+            r"'NORMAL' \(NORMAL\) and 'Normal' \(Normal\) have names that look the same",
+        ),
+        (["train/A/1.jpg", "test/A\u200b/1.jpg"], r"'A' \(train/A\) and 'A\\u200b'"),
+        (["A/1.jpg", "A ./1.jpg"], "look the same, or are the same on some file systems"),
     ],
 )
 def test_a_source_that_makes_no_set_is_refused(tmp_path: Path, places: list[str], expected: str) -> None:
-    """No class, one class, a wrapper around the set, or a class without images: one line with value and fix."""
+    """No class, one class, a wrapper around the set, a class without images, two of one look: one line with the fix."""
     source = tmp_path / "source"
     source.mkdir()
+    write(source, places)
+    with pytest.raises(ScanError, match=expected) as caught:
+        look(source)
+    assert str(caught.value).startswith(f"{source}: ")
+    assert "\n" not in str(caught.value)
+
+
+def write(source: Path, places: list[str]) -> None:
+    """Files that begin as GIFs do, but for text and hidden ones, all different; a name that ends in / is a folder's."""
     for place in places:
         (source / place).parent.mkdir(parents=True, exist_ok=True)
         if place.endswith("/"):
             (source / place).mkdir()
         else:
-            (source / place).write_text(place)
-    with pytest.raises(ScanError, match=expected) as caught:
-        look(source)
-    assert str(caught.value).startswith(f"{source}: ")
-    assert "\n" not in str(caught.value)
+            (source / place).write_text(("" if place.endswith(".txt") else "GIF89a") + place)
+
+
+def test_a_source_one_level_too_low_names_the_folder_around_it(tmp_path: Path) -> None:
+    """--source leads into a class folder: the folder of the classes is named."""
+    write(tmp_path, ["set/NORMAL/1.jpg", "set/b/1.jpg"])
+    with pytest.raises(ScanError, match=r"set looks right, it has class folders NORMAL, b: give --source"):
+        look(tmp_path / "set" / "NORMAL")
+
+
+def test_class_folders_that_are_links_out_of_the_source_are_named(tmp_path: Path) -> None:
+    """The classes lie elsewhere and are only linked: the first link is named with its reason."""
+    write(tmp_path, ["elsewhere/A/1.jpg", "elsewhere/B/1.jpg"])
+    (tmp_path / "source").mkdir()
+    for label in "AB":
+        (tmp_path / "source" / label).symlink_to(tmp_path / "elsewhere" / label)
+    with pytest.raises(ScanError, match="First of 2 rejected: A: a link that leads out of the source folder"):
+        look(tmp_path / "source")
+
+
+SPLIT_FOLDERS = [
+    ("train", "valid", "test"),
+    ("Train", "Val", "Test"),
+    ("TRAIN", "VALIDATION", "TEST"),
+    ("training", "validation", "testing"),
+    ("training_set", "dev", "test_set"),
+    ("Training Data", "val-data", "test images"),
+]
+
+
+@pytest.mark.parametrize("names", SPLIT_FOLDERS)
+def test_the_usual_spellings_of_splits_are_read(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    """Whatever the folders of train, val and test are called, each image is in its split, under its own path."""
+    write(tmp_path, [f"{name}/{label}/{name}.gif" for name in names for label in ("0", "1")])
+    scanned = look(tmp_path)
+    assert scanned.rejected == []
+    of_folder = dict(zip(names, ("train", "val", "test"), strict=True))
+    assert len(scanned.sources) == 6
+    for row in scanned.sources.itertuples():
+        assert row.split == of_folder[row.source.split("/")[0]]
+
+
+def test_two_folders_of_one_split_are_one_split(tmp_path: Path) -> None:
+    """Val beside valid: the images of both are validation images."""
+    write(tmp_path, ["train/A/1", "train/B/2", "val/A/3", "valid/B/4"])
+    assert look(tmp_path).sources["split"].tolist() == ["train", "train", "val", "val"]
+
+
+def test_a_folder_that_is_no_split_is_listed_file_by_file(kermany: Path) -> None:
+    """Holdout beside train: every file in it is rejected by name, with the folder's reason."""
+    write(kermany, ["holdout/NORMAL/1.gif", "holdout/NORMAL/2.gif", "holdout/deep/er/3.gif", "holdout/.hidden"])
+    found = reasons(look(kermany))
+    assert set(found.values()) == {"beside the folders train, val and test"}
+    assert sorted(found) == [
+        "holdout/.hidden", "holdout/NORMAL/1.gif", "holdout/NORMAL/2.gif", "holdout/deep/er/3.gif",
+    ]  # fmt: skip
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    """Vehicles: a folder `train` of images beside other class folders is a class, not a split."""
+    write(tmp_path, ["train/1.gif", "train/2.gif", "car/3.gif", "bus/4.gif"])
+    scanned = look(tmp_path)
+    assert scanned.sources["label"].tolist() == ["bus", "car", "train", "train"]
+    assert set(scanned.sources["split"]) == {""}
+    assert scanned.rejected == []
+
+
+def test_the_folder_between_class_and_image_is_the_patient(tmp_path: Path) -> None:
+    """CLASS/PATIENT/*, at any depth: the first inner folder is the group; patient 002 of two classes is one patient."""
+    places = ["A/002/1.png", "A/002/IM-0001-0001.png", "A/10/study 1/1.png", "A/010/2.png", "B/002/3.png", "B/4.png"]
+    write(tmp_path, places)
+    scanned = look(tmp_path)
+    groups = dict(zip(scanned.sources["source"], scanned.sources["group"], strict=True))
+    assert groups == {
+        "A/002/1.png": "002",
+        "A/002/IM-0001-0001.png": "002",
+        "A/10/study 1/1.png": "10",
+        "A/010/2.png": "010",
+        "B/002/3.png": "002",
+        "B/4.png": "B/4.png",
+    }
+    assert (scanned.groups.matched, scanned.groups.of) == (5, 6)
+
+
+def test_a_pattern_of_the_recipes_own_goes_before_the_inner_folder(tmp_path: Path) -> None:
+    """Folders of scanners, and names that show the patient: the recipe's pattern says so."""
+    write(tmp_path, ["A/scanner 1/p7_1.png", "A/scanner 2/p7_2.png", "B/scanner 1/p8_1.png", "B/scanner 1/other.png"])
+    assert scan(tmp_path, r"(p\d+)_", 1).sources["group"].tolist() == ["p7", "p7", "scanner 1", "p8"]
+
+
+def test_images_beside_masks_are_read_and_masks_are_not(tmp_path: Path) -> None:
+    """CLASS/images beside CLASS/masks, as in the COVID-19 Radiography Database: `images` is nobody's name."""
+    write(
+        tmp_path,
+        ["COVID/images/COVID-1.png", "COVID/masks/COVID-1.png", "Normal/images/N-1.png", "Normal/masks/N-1.png"],
+    )
+    scanned = look(tmp_path)
+    assert scanned.sources["source"].tolist() == ["COVID/images/COVID-1.png", "Normal/images/N-1.png"]
+    assert scanned.sources["group"].tolist() == scanned.sources["source"].tolist()
+    assert set(reasons(scanned).values()) == {"a folder of masks or labels beside one of images"}
+
+
+def test_two_spellings_of_one_name_are_one_class(tmp_path: Path) -> None:
+    """NFC in train, NFD in test, as macOS writes it: one class, under the composed name; patients likewise."""
+    write(tmp_path, ["train/gr\u00f6\u00dfe/1.png", "train/b/2.png", "test/gro\u0308\u00dfe/3.png", "test/b/4.png"])
+    write(tmp_path, ["train/b/Jose\u0301/5.png", "train/gr\u00f6\u00dfe/Jos\u00e9/6.png"])
+    scanned = look(tmp_path)
+    assert set(scanned.sources["label"]) == {"gr\u00f6\u00dfe", "b"}
+    assert (scanned.sources["group"] == "Jos\u00e9").sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "suggestion"),
+    [
+        ([f"{patient:08d}_{image:03d}.png" for patient in range(9) for image in range(4)], r"([^_]+)_"),
+        ([f"patient{patient}-{image}.png" for patient in range(9) for image in range(4)], r"([^-]+)-"),
+        ([f"case{patient}.{image}.png" for patient in range(9) for image in range(4)], r"([^.]+)\."),
+        ([f"COVID-{number}.png" for number in range(40)], ""),
+        ([f"{number}.png" for number in range(40)], ""),
+    ],
+)
+def test_names_without_a_patient_are_warned_of(tmp_path: Path, names: list[str], suggestion: str) -> None:
+    """Names that the pattern doesn't match: how many, what they look like, and a pattern where beginnings repeat."""
+    write(tmp_path, [f"{'AB'[index % 2]}/{name}" for index, name in enumerate(names)])
+    groups = look(tmp_path).groups
+    assert (groups.matched, groups.are_known, groups.suggestion) == (0, False, suggestion)
+    assert f"matches 0 of {len(names)} file names (not {names[0]})" in groups.warning
+    assert (f"try `group: '{suggestion}'`" if suggestion else "give the recipe a `group` pattern") in groups.warning
+    assert look(tmp_path).sources["group"].tolist() == look(tmp_path).sources["source"].tolist()
+
+
+def test_junk_is_known_by_its_first_bytes(kermany: Path) -> None:
+    """What the system leaves goes by its name, other files by their first bytes; a large one is not read whole."""
+    junk = {"Thumbs.db": b"\xd0\xcf\x11\xe0", "desktop.ini": b"[.ShellClassInfo]", "README.txt": b"read me"}
+    for split in ("train", "test"):
+        for name, data in junk.items():
+            (kermany / split / "NORMAL" / name).write_bytes(data)
+    with (kermany / "train" / "NORMAL" / "backup.zip").open("wb") as file:
+        file.write(b"PK\3\4")
+        file.truncate(10**12)  # sparse: hashed whole, it would take an hour
+    found = reasons(look(kermany))
+    assert {name.rpartition("/")[2] for name in found} == {*junk, "backup.zip"}
+    assert found["test/NORMAL/Thumbs.db"] == "the operating system's, no image"
+    assert found["train/NORMAL/README.txt"] == found["train/NORMAL/backup.zip"] == NO_IMAGE
 
 
 def test_a_class_may_be_empty_in_one_split(kermany: Path) -> None:
