@@ -9,33 +9,35 @@ else
 RECIPE ?= augment1
 WEIGHTS ?= imagenet
 endif
+XRAYS ?= ../shared/data/chest_xray_full/train
 
 VENV := .venv
 PY := $(VENV)/bin/python
-NAME := $(basename $(notdir $(RECIPE)))
-BUILD = $(PY) -m augment build --source "$(SOURCE)" $(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS))
-FIT = $(PY) -m train fit --weights "$(WEIGHTS)" $(if $(SEED),--seed $(SEED)) \
-	$(if $(EPOCHS),--epochs $(EPOCHS) --fine-tune-epochs $(EPOCHS))
+# The values reach the shell as environment variables, never as text of a command: they may hold spaces and quotes.
+export SOURCE RECIPE WEIGHTS SEED WORKERS EPOCHS XRAYS PYTHON
+NAME = "$$(basename "$${RECIPE%.y*ml}")"
+BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
+FIT = $(PY) -m train fit --weights "$$WEIGHTS" $${SEED:+--seed "$$SEED"} \
+	$${EPOCHS:+--epochs "$$EPOCHS" --fine-tune-epochs "$$EPOCHS"}
 STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2
 
 .DEFAULT_GOAL := help
-XRAYS ?= ../shared/data/chest_xray_full/train
-.PHONY: help augment train study test quick bench bench-train lint format lock clean
+.PHONY: help augment train study test quick bench bench-train lint format lock clean source
 
 help:  ## Say what there is
 	@echo "make TARGET [SOURCE=folder] [RECIPE=name or file] [SEED=n] [WORKERS=n] [WEIGHTS=imagenet, random or file] [EPOCHS=n]"
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
-	@echo "Now: SOURCE=$(SOURCE) RECIPE=$(RECIPE) WEIGHTS=$(WEIGHTS)"
+	@printf 'Now: SOURCE=%s RECIPE=%s WEIGHTS=%s\n' "$$SOURCE" "$$RECIPE" "$$WEIGHTS"
 
-augment: $(VENV)/ready | $(SOURCE)  ## Build the set of RECIPE from SOURCE (data/chest_xray, or a synthetic sample)
-	@$(BUILD) --recipe "$(RECIPE)"
+augment: source  ## Build the set of RECIPE from SOURCE (data/chest_xray, or a synthetic sample)
+	@$(BUILD) --recipe "$$RECIPE"
 
 train: augment  ## Build the set if it isn't there, train on it, report, and say where the results are
 	@$(FIT) manifests/$(NAME).csv
 	@$(PY) -m train report runs/$(NAME)
 
-study: $(VENV)/ready | $(SOURCE)  ## Build the study's three sets, train on each, and with class weights on the first, compare and report
-	@test "$(SOURCE)" != data/sample || { echo "make study: give SOURCE=folder, or put the X-rays under data/chest_xray"; exit 2; }
+study: source  ## Build the study's three sets, train on each, and with class weights on the first, compare and report
+	@test "$$SOURCE" != data/sample || { echo "make study: give SOURCE=folder, or put the X-rays under data/chest_xray"; exit 2; }
 	@for recipe in original augment1 augment2; do \
 		$(BUILD) --recipe $$recipe && $(FIT) manifests/$$recipe.csv || exit; \
 	done
@@ -51,10 +53,10 @@ quick: $(VENV)/ready-dev  ## Run the tests that take seconds
 bench: $(VENV)/ready-dev  ## Measure the builder beside others; XRAYS=folder of class folders of full-size images
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@$(PY) benchmarks/planning.py
-	@$(PY) benchmarks/build.py "$(XRAYS)"
+	@$(PY) benchmarks/build.py "$$XRAYS"
 
 bench-train: $(VENV)/ready-dev  ## Measure training beside plain Keras, on the set of RECIPE
-	@$(BUILD) --recipe "$(RECIPE)" && $(PY) benchmarks/training.py manifests/$(NAME).csv --weights "$(WEIGHTS)"
+	@$(BUILD) --recipe "$$RECIPE" && $(PY) benchmarks/training.py manifests/$(NAME).csv --weights "$$WEIGHTS"
 
 lint: $(VENV)/ready-dev
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
@@ -71,13 +73,14 @@ lock: $(VENV)/ready-dev  ## Resolve requirements*.in anew into the lock files
 clean:  ## Remove the built sets, the sample and kept activations (runs and .venv stay)
 	rm -rf data/augmented data/.*.partial data/activations data/sample manifests/*.csv manifests/*.json manifests/*.html
 
-data/sample: | $(VENV)/ready
-	@$(PY) -m augment sample $@
+# The synthetic sample, drawn where no other source is given.
+source: $(VENV)/ready
+	@test "$$SOURCE" != data/sample || test -e data/sample || $(PY) -m augment sample data/sample
 
 # The lock file's packages, installed once; a second make finds the mark and installs nothing.
 $(VENV)/ready: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Evenset needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@"$$PYTHON" -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Evenset needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
+	@test -x $(PY) || "$$PYTHON" -m venv $(VENV)
 	@echo "Installing the packages of requirements.txt into $(VENV), once" && $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 

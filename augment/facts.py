@@ -95,6 +95,16 @@ def _entries(card: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(entry.get("source", "")), str(entry.get("reason", ""))) for entry in entries]
 
 
+def groups(card: dict[str, Any]) -> str:
+    """What is known of the patients: "known", "unknown", or "some" where some file names show none."""
+    listed = card.get("groups")
+    if not isinstance(listed, dict) or not isinstance(matched := listed.get("matched"), int):
+        return "unknown"
+    if listed.get("known") is not True:
+        return "unknown"
+    return "known" if matched == listed.get("of") else "some"
+
+
 def source_folder(card: dict[str, Any], *, private: bool) -> str:
     """The card's source folder; of an absolute path only its name where the page leaves this machine."""
     source = str(card.get("source", ""))

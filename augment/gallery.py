@@ -60,6 +60,7 @@ def gallery(
     if rows.empty:
         raise GalleryError(f"{manifest} lists no images; build the set again")
     _check(out, root, card)
+    contract.expect_inside(root, rows["path"], manifest)
     chosen = sample(rows, embed) if embed else rows
     with one_line_faults(out):
         urls = _embedded(chosen["path"], root) if embed else _referenced(chosen["path"], root, out)
@@ -107,6 +108,9 @@ def _embedded(paths: "pd.Series[str]", root: Path) -> dict[str, str]:
     """Each image as a data URL; empty where there is none. A manifest may come from anyone: nothing else goes in."""
     urls = {}
     for path in paths:
+        if not (root / path).is_file():  # a pipe would be waited for
+            urls[path] = ""
+            continue
         try:
             data = (root / path).read_bytes()
             kind = header(data).format.lower()
@@ -152,6 +156,7 @@ def _page(
         rejected=facts.rejected(card),
         making=facts.making(card, manifest, private=private),
         likeness=_likeness(chosen, ssim),
+        groups=facts.groups(card),
         has_affine="KerasAffine" in str(card.get("recipe")),
     )
 

@@ -53,14 +53,14 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
             two classes.
     """
     labels = sorted(sources["label"].unique())
-    all_sources = sources = sources.sort_values("source", ignore_index=True)
+    sources = sources.sort_values("source", ignore_index=True)
     left_out: list[Rejected] = []
     if drop_conflicts:
         sources, left_out = _without_conflicts(sources)
     sources = sources.assign(unit=_units(sources), split=_own_split(sources, recipe))
     sources, leaking = _without_leaks(sources, drop_leaks=drop_leaks)
     if not drop_conflicts:
-        _refuse_conflicts(all_sources)
+        _refuse_conflicts(sources)
     left_out += leaking
     in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)

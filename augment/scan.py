@@ -149,8 +149,6 @@ def _too_few_classes(source: Path, layout: Layout) -> str:
     """Why there is nothing to choose between, with the first reason and what to do."""
     labels = sorted({file.label for file in layout.files})
     found = f"{source}: found {len(layout.files)} files in {len(labels)} classes"
-    if labels:
-        found += f" ({', '.join(labels)})"
     found += ", but at least 2 are needed; expected SOURCE/CLASS/* or SOURCE/{train,val,test}/CLASS/*"
     if hint := suggest(source):
         return f"{found}. {hint}"

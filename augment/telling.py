@@ -1,5 +1,6 @@
 """What the commands print for people: counts, faults, an audit's findings."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,14 @@ def print_draft(drafted: "Draft") -> None:
     table = drafted.counts.rename(columns=str.capitalize)
     say(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
     if rejected := drafted.rejected:
-        say(f"Rejected {len(rejected):,}, each with its reason in the card:")
-        by_reason: dict[str, list[str]] = {}
-        for entry in rejected:
-            by_reason.setdefault(entry.reason, []).append(entry.source)
-        most_first = sorted(by_reason.items(), key=lambda found: -len(found[1]))
-        for reason, sources in most_first[:_MOST]:
-            more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
-            say(f"  {sources[0]}{more}: {reason}")
-        if len(most_first) > _MOST:
-            say(f"  ... for {len(most_first) - _MOST:,} other reasons")
+        first = rejected[0]
+        say(f"Rejected {len(rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}")
+        others = Counter(entry.reason for entry in rejected if entry.reason != first.reason)
+        for reason, count in others.most_common(_MOST):
+            example = next(entry.source for entry in rejected if entry.reason == reason)
+            say(f"  and {count:,} such as {example}: {reason}")
+        if len(others) > _MOST:
+            say(f"  and for {len(others) - _MOST:,} other reasons")
     for warning in drafted.warnings:
         say(f"Warning: {warning}.")
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ def read(manifest: Path) -> pd.DataFrame:
         ContractError: the file is missing or is no CSV, or a row breaks the contract.
     """
     try:
+        if manifest.exists() and not (manifest.is_file() or manifest.is_dir()):  # a pipe would be waited for
+            raise ContractError(f"{manifest}: not a regular file; build the set again under another --manifest")
         with manifest.open(encoding="utf-8", newline="") as file:
             header = tuple(next(csv.reader(file), ()))
         if header != COLUMNS:
@@ -109,6 +111,8 @@ def read_card(manifest: Path) -> dict[str, Any]:
         ContractError: the card is missing or is no JSON object.
     """
     path = card_path(manifest)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+        raise ContractError(f"{path}: not a regular file; move it away and build the set again")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -197,14 +201,34 @@ def _broken(manifest: Path, row: int, column: str, value: object, expected: str)
 
 def is_inside(path: str) -> bool:
     """Whether a path is relative, POSIX and does not lead out of where it starts."""
-    parts = path.split("/")
     return (
-        not path.startswith("/")
-        and ".." not in parts
-        and any(part not in {"", "."} for part in parts)
+        {"", ".", ".."}.isdisjoint(path.split("/"))  # so that no file has two paths, either
         and "\\" not in path
         and not re.match(r"[A-Za-z]:", path)
     )
+
+
+def expect_inside(root: Path, paths: Iterable[str], manifest: Path) -> None:
+    """See that no path of a manifest leads out of its root, through a symbolic link of a file or of a folder.
+
+    Raises:
+        ContractError: the first that does.
+    """
+    top = os.path.realpath(root)
+    folders: dict[str, bool] = {}
+
+    def is_below(place: str) -> bool:
+        return os.path.commonpath((top, os.path.realpath(place))) == top
+
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        if folder not in folders:
+            folders[folder] = is_below(f"{root}/{folder}")
+        place = f"{root}/{path}"
+        if not folders[folder] or (os.path.islink(place) and not is_below(place)):  # noqa: PTH114  # a Path is slow to make
+            raise ContractError(
+                f"{manifest}: {path} leads out of {root} through a symbolic link; put the file itself there"
+            )
 
 
 def _is_json_list(text: str) -> bool:
@@ -231,7 +255,7 @@ def _number_from(least: int) -> _Rule:
 
 # Columns with a value a row: what matches here breaks no rule, and a million rows are soon looked through.
 _SURE: dict[str, Callable[[str], object]] = {
-    "path": re.compile(r"(?!.*\.\.)[\w-]{2}[^\x00-\x1f\x7f\\:]*").fullmatch,
+    "path": re.compile(r"(?!.*(?:\.\.|//|/\./|/\.?$))[\w-]{2}[^\x00-\x1f\x7f\\:]*").fullmatch,
     "seed": re.compile(r"0|[1-9][0-9]{0,17}").fullmatch,
     "sha256": re.compile(r"[0-9a-f]{64}").fullmatch,
     "source_sha256": re.compile(r"[0-9a-f]{64}").fullmatch,

@@ -245,7 +245,8 @@ def class_of_notes(folder: Path) -> list[str]:
 
 
 def patient_in_two_splits(folder: Path) -> list[str]:
-    (folder / "source" / "test" / "NORMAL" / "IM-0001-0002.jpeg").write_bytes(b"another image")
+    image = (folder / "source" / "train" / "NORMAL" / "IM-0001-0001.jpeg").read_bytes()
+    (folder / "source" / "test" / "NORMAL" / "IM-0001-0002.jpeg").write_bytes(image + b"another file")
     return [
         "one patient in two splits: test/NORMAL/IM-0001-0002.jpeg is in test, train/NORMAL/IM-0001-0001.jpeg in train"
     ]

@@ -85,7 +85,7 @@ def test_everything_found_is_a_source_or_rejected(kermany: Path) -> None:
     (kermany / "val" / "PNEUMONIA" / "nothing").mkdir()
     os.mkfifo(kermany / "test" / "NORMAL" / "pipe")
     (kermany / "train" / "PNEUMONIA" / "readme.txt").write_text("no image, by its first bytes")
-    (kermany / "val" / "NORMAL" / "older" / "link").symlink_to(kermany / "train")
+    (kermany / "val" / "NORMAL" / "older" / "link").symlink_to(kermany / "train" / "NORMAL")
     scanned = look(kermany)
     assert reasons(scanned) == {
         "notes.txt": "beside the folders train, val and test",
@@ -184,7 +184,7 @@ def test_links_are_followed_inside_the_source_only(kermany: Path, tmp_path: Path
         "train/NORMAL/loop.jpeg": "a link that leads nowhere",
         "train/NORMAL/nowhere.jpeg": "a link that leads nowhere",
         "train/NORMAL/out.jpeg": "a link that leads out of the source folder",
-        "train/NORMAL/up": "a link to a folder inside a class folder; its files are not read",
+        "train/NORMAL/up": "a link that leads back to a folder around it",
         "train/loop": "a link that leads nowhere",
         "train/out": "a link that leads out of the source folder",
     }

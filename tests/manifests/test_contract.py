@@ -140,6 +140,12 @@ def test_lines_may_end_as_windows_ends_them(tmp_path: Path) -> None:
         ("source", "", "a value"),
         ("path", "", "a relative POSIX path that stays inside its root"),
         ("path", "./", "a relative POSIX path that stays inside its root"),
+        ("path", "data/./set/a.jpg", "a relative POSIX path that stays inside its root"),
+        ("path", "data//set/a.jpg", "a relative POSIX path that stays inside its root"),
+        ("path", "data/set/.", "a relative POSIX path that stays inside its root"),
+        ("path", "data/set/", "a relative POSIX path that stays inside its root"),
+        ("path", "./data/set/a.jpg", "a relative POSIX path that stays inside its root"),
+        ("source", "train/./a.jpeg", "a relative POSIX path that stays inside its root"),
         ("path", "data/../../secret", "a relative POSIX path that stays inside its root"),
         ("path", "/etc/passwd", "a relative POSIX path that stays inside its root"),
         ("path", "C:/x.jpg", "a relative POSIX path that stays inside its root"),
@@ -362,3 +368,32 @@ def test_written_files_have_the_permissions_that_the_umask_allows(tmp_path: Path
         os.umask(before)
     modes = [stat.S_IMODE((tmp_path / "deep" / name).stat().st_mode) for name in ("set.csv", "set.json")]
     assert modes == [0o640, 0o640]
+
+
+@pytest.mark.parametrize("linked", ["file", "class folder", "set"])
+def test_a_link_out_of_the_root_is_no_image_of_it(tmp_path: Path, linked: str) -> None:
+    """A path whose letters stay inside the root and whose links lead out, at any level; a link that stays is fine."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    place = root / GOOD["path"]
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"image")
+    contract.expect_inside(root, [GOOD["path"]], root / "set.csv")
+    at = {"file": place, "class folder": place.parent, "set": root / "data" / "set"}[linked]
+    at.rename(root / "elsewhere")
+    at.symlink_to(root / "elsewhere")
+    contract.expect_inside(root, [GOOD["path"]], root / "set.csv")
+    (root / "elsewhere").rename(outside)
+    at.unlink()
+    at.symlink_to(outside)
+    with pytest.raises(contract.ContractError, match=r"a-v0\.jpg leads out of .*root through a symbolic link"):
+        contract.expect_inside(root, [GOOD["path"]], root / "set.csv")
+
+
+@pytest.mark.parametrize("name", ["set.csv", "set.json"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    """A named pipe in the place of manifest or card: one line, at once."""
+    manifest = save(tmp_path / "set.csv", GOOD)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(contract.ContractError, match="not a regular file"):
+        (contract.read if name == "set.csv" else contract.read_card)(manifest)
