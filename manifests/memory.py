@@ -1,0 +1,24 @@
+"""A lack of memory, which every library reports in its own words, distinguished from a file that is damaged."""
+
+import errno
+import sys
+
+import numpy as np
+
+_CV2_NO_MEMORY = -4  # cv2.Error.StsNoMem
+_BYTES_A_PIXEL = 16  # more than any decoder and what is made of its output take
+
+
+def is_lack(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's and NumPy's, OpenCV's, the system's or Pillow's."""
+    cv2 = sys.modules.get("cv2")
+    return (
+        isinstance(error, MemoryError)
+        or bool(cv2 and isinstance(error, cv2.error) and error.code == _CV2_NO_MEMORY)
+        or (isinstance(error, OSError) and (error.errno == errno.ENOMEM or "out of memory" in str(error)))
+    )
+
+
+def expect_room(pixels: int) -> None:
+    """Raise MemoryError unless an image of so many pixels could be decoded: some decoders call that "broken data"."""
+    np.empty(pixels * _BYTES_A_PIXEL, np.uint8)
