@@ -76,7 +76,7 @@ def results(
     try:
         while True:
             while len(pending) < _WINDOW and (batch := [singly.pop()] if singly else next(batches, ())):
-                future = executor.submit(_run, run, batch)
+                future = executor.submit(memory.checked, run, batch)
                 pending[future] = batch
                 future.add_done_callback(finished.put)
             if not pending:
@@ -104,16 +104,6 @@ def results(
     finally:
         for future in pending:
             future.cancel()
-
-
-def _run(run: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]) -> Sequence[Result]:
-    """Run a batch in a worker, where a lack of memory may be an error of any library."""
-    try:
-        return run(batch)
-    except Exception as error:
-        if memory.is_lack(error):
-            raise MemoryError(str(error)) from None  # NumPy's and OpenCV's own hold more than can travel
-        raise
 
 
 def _is_death(error: BaseException) -> bool:
