@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from augment.dispatch import results
 from augment.layout import Rejected
 from augment.scan import scan
 from manifests.pixels import UnreadableImage, decode, header
+from manifests.pool import ProcessPool
 
 _SIDE = 16  # of the perceptual hash: 256 bits, since at the usual 64 X-rays of different patients are alike
 _WORDS = _SIDE * _SIDE // 64
+_BATCH = 16  # images a task
 
 
 class Audit(NamedTuple):
@@ -39,6 +42,14 @@ class _Look(NamedTuple):
     phash: bytes
 
 
+class _File(NamedTuple):
+    """One image that is to be looked at."""
+
+    source: Path
+    name: str
+    max_pixels: int
+
+
 def audit(
     source: Path, group: str, distance: int, max_pixels: int, workers: int, progress: Callable[[int, int], None]
 ) -> Audit:
@@ -51,15 +62,17 @@ def audit(
             has it) differ in no more bits than this. Of Kermany's X-rays, copies that were reduced, recompressed
             or brightened differ in up to 12, the most alike of different patients in 36.
         max_pixels: an image that declares more is told as unreadable.
-        workers: threads that decode.
+        workers: processes that decode.
         progress: called with (images done, images in all).
 
     Raises:
         ScanError: as `scan` has it.
+        DispatchError: as `results` has it. An image that crashes its decoder is reported as unreadable instead.
     """
-    scanned = scan(source, group, workers)
-    images = scanned.sources
-    looks, unreadable = _look_at_all(source, images, max_pixels, workers, progress)
+    with ProcessPool(workers, [__name__]) as executor:  # it imports while the sources are read
+        scanned = scan(source, group, workers)
+        images = scanned.sources
+        looks, unreadable = _look_at_all(source, images, max_pixels, executor, progress)
     seen = images[images["source"].isin(looks)].reset_index(drop=True)
     told = [looks[name] for name in seen["source"]]
     seen["pixels"] = [look.pixels for look in told]
@@ -85,18 +98,30 @@ def audit(
 
 
 def _look_at_all(
-    source: Path, images: pd.DataFrame, max_pixels: int, workers: int, progress: Callable[[int, int], None]
+    source: Path, images: pd.DataFrame, max_pixels: int, executor: Executor, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, _Look], list[Rejected]]:
-    looks, unreadable = {}, []
-    with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda name: _look(source / name, max_pixels), images["source"])
-        for done, (name, look) in enumerate(zip(images["source"], found, strict=True), 1):
+    looks, unreadable, done = {}, [], 0
+    names = images["source"].tolist()
+    batches = (
+        [_File(source, name, max_pixels) for name in names[at : at + _BATCH]] for at in range(0, len(names), _BATCH)
+    )
+    for batch in results(_look_at_batch, batches, executor, lambda file: source / file.name, _crashed):
+        for name, look in batch:
             if isinstance(look, _Look):
                 looks[name] = look
             else:
                 unreadable.append(Rejected(name, look))
-            progress(done, len(images))
+        done += len(batch)
+        progress(done, len(names))
     return looks, unreadable
+
+
+def _look_at_batch(batch: Sequence[_File]) -> list[tuple[str, _Look | str]]:
+    return [(file.name, _look(file.source / file.name, file.max_pixels)) for file in batch]
+
+
+def _crashed(file: _File, reason: str) -> tuple[str, _Look | str]:
+    return file.name, reason
 
 
 def _look(path: Path, max_pixels: int) -> _Look | str:

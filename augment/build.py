@@ -3,8 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -203,10 +202,8 @@ def one_line_faults(images: Path) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenProcessPool:
-        raise BuildError(
-            "a worker died (out of memory?); run the same command again to go on, with fewer --workers"
-        ) from None
+    except BrokenExecutor as error:
+        raise BuildError(f"{error}; mend that, then run the same command again to go on") from None
     except OSError as error:
         fault = f"{error.filename2 or error.filename or images}: {error.strerror or error}"
         raise BuildError(f"{fault}; mend that, then run the same command again to go on") from None

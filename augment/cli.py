@@ -88,11 +88,11 @@ def build(
     with one_line_errors("Run the same command again to go on from here."):
         from augment import recipe as recipes
         from augment.job import MODULES
-        from manifests.pool import pool
+        from manifests.pool import ProcessPool
 
         recipe = recipes.load(recipe_name, seed)
         preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
-        with pool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
+        with ProcessPool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
             from augment import build as stage
             from augment.scan import scan
 
@@ -150,13 +150,13 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
     with one_line_errors("Run the same command again."):
         from augment import verify as stage
         from augment.job import MODULES
-        from manifests.pool import pool
+        from manifests.pool import ProcessPool
 
         with progress("hashing", "images") as show:
             faults = stage.verify(manifest, root, workers, show)
         telling.print_faults(faults)
         if repair and faults:
-            with pool(workers, MODULES) as executor, progress("repairing", "images") as show:
+            with ProcessPool(workers, MODULES) as executor, progress("repairing", "images") as show:
                 left = stage.repair(manifest, root, source, faults, executor, show)
             say(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
             strays = [fault.path for fault in faults if fault.kind == "stray"]
@@ -191,7 +191,7 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
     "--strict", is_flag=True, help="Exit code 1 if a file is unreadable, or a patient or an image is in two splits."
 )
 @click.option(
-    "--workers", default=CORES, type=click.IntRange(1, 1024), help="Threads that decode.", show_default="one a core"
+    "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that decode.", show_default="one a core"
 )
 @quiet
 def audit(
@@ -253,9 +253,9 @@ def gallery(manifest: Path, out: Path | None, embed: int | None, root: Path, wor
       python -m augment gallery manifests/augment1.csv --embed 200  # one file to mail
     """
     with one_line_errors("Run the same command again."):
-        from manifests.pool import pool
+        from manifests.pool import ProcessPool
 
-        with pool(workers, ["augment.likeness"]) as executor:
+        with ProcessPool(workers, ["augment.likeness"]) as executor:
             from augment.gallery import gallery as write_page
 
             out = out or manifest.with_suffix(".sample.html" if embed else ".gallery.html")

@@ -1,7 +1,7 @@
-"""Hands work to an executor, rendering a batch of sources at a time, and takes in what comes of it."""
+"""Hands work to an executor in batches, and takes in the results; no single file can stop it without being named."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -11,13 +11,19 @@ import pandas as pd
 
 from augment.job import Job, Outcome, Style, Variant, run_all
 from augment.layout import Rejected
-from manifests.pool import uninterrupted
+from manifests import memory
+from manifests.pool import WorkerDied
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _BATCH = 32  # images a task: small enough that a kill loses little, large enough to hide the hand-over
 _WINDOW = 64  # tasks handed over at a time: the rest of a million need no memory yet
+_DEATHS = 40  # of workers with no result between them, before it is the machine rather than the files
+
+
+class DispatchError(ValueError):
+    """Workers die, or have too little memory; the message names the file and the fix."""
 
 
 def outcomes(
@@ -34,11 +40,12 @@ def outcomes(
 
     Raises:
         OSError: an image can't be written.
-        BrokenProcessPool: a worker died.
+        DispatchError: as `results` has it. A source that crashes its decoder is reported as unreadable instead.
     """
     for folder in sorted({images / path.rpartition("/")[0] for path in rows["path"]}):
         folder.mkdir(parents=True, exist_ok=True)
-    for batch in results(run_all, _batches(rows, style, source, images), executor):
+    batches = _batches(rows, style, source, images)
+    for batch in results(run_all, batches, executor, lambda job: job.source, _crashed):
         yield from batch
 
 
@@ -57,45 +64,98 @@ def unreadable_among(
         source: the source folder.
         executor: as `outcomes` takes it.
         progress: called with (sources done, sources in all).
+
+    Raises:
+        DispatchError: as `results` has it.
     """
     rows = zip(sources["source"], sources["source_sha256"], strict=True)
-    jobs = (Job(source / name, sha256, source, (), style) for name, sha256 in rows)
-    faulty, done = [], 0
-    for batch in results(run_all, iter(lambda: list(islice(jobs, _BATCH)), []), executor):
+    jobs = (Job(source / name, sha256, source, (), style) for name, sha256 in rows)  # no variants: only decoded
+    batches = iter(lambda: list(islice(jobs, _BATCH)), [])
+    unreadable, done = [], 0
+    for batch in results(run_all, batches, executor, lambda job: job.source, _crashed):
         for job, outcome in batch:
             if outcome.reason:
                 name = job.source.relative_to(source).as_posix()
-                faulty.append(Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else ""))
+                unreadable.append(Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else ""))
         done += len(batch)
         progress(done, len(sources))
-    return sorted(faulty)
+    return sorted(unreadable)
 
 
-def results(run: Callable[[Task], Result], tasks: Iterator[Task], executor: Executor) -> Iterator[Result]:
-    """Yield what `run` makes of each task as it comes in, which need not be in their order.
+def results(
+    run: Callable[[Sequence[Item]], Sequence[Result]],
+    batches: Iterator[Sequence[Item]],
+    executor: Executor,
+    file: Callable[[Item], str | Path],
+    crashed: Callable[[Item, str], Result],
+) -> Iterator[Sequence[Result]]:
+    """Yield what `run` makes of batches of items as it comes in, which need not be in their order.
+
+    A batch whose worker dies, or runs out of memory, is run again item by item.
+
+    Args:
+        run: gives a result for each item of a batch; it must bear to be run again.
+        batches: the items.
+        executor: any `concurrent.futures.Executor`.
+        file: which file an item is made of, for messages.
+        crashed: makes the result of an item whose code crashes each worker that runs it, of the reason.
 
     Raises:
-        BrokenProcessPool: a worker died. What `run` raises is raised as well.
+        DispatchError: a worker was killed each time at one item, or had too little memory for it, or all workers die.
+        BrokenExecutor: the executor can't start workers, or doesn't replace dead ones. What `run` raises is raised too.
     """
-    pending: set[Future[Result]] = set()
-    finished: SimpleQueue[Future[Result]] = SimpleQueue()
+    pending: dict[Future[Sequence[Result]], Sequence[Item]] = {}
+    finished: SimpleQueue[Future[Sequence[Result]]] = SimpleQueue()
+    singly: list[Item] = []
+    deaths = 0
     try:
         while True:
-            for task in islice(tasks, _WINDOW - len(pending)):
-                with uninterrupted():
-                    pending.add(future := executor.submit(run, task))
+            while len(pending) < _WINDOW and (batch := [singly.pop()] if singly else next(batches, ())):
+                future = executor.submit(memory.checked, run, batch)
+                pending[future] = batch
                 future.add_done_callback(finished.put)
             if not pending:
                 return
             future = finished.get()
-            pending.remove(future)
-            yield future.result()
-    except BrokenExecutor:  # it fails them all itself, and would trip over one that is cancelled
-        raise
-    except BaseException:
+            batch, error = pending.pop(future), future.exception()
+            if not error:
+                deaths = 0
+                yield future.result()
+                continue
+            if not isinstance(error, MemoryError):
+                if not _is_death(error):
+                    raise error
+                deaths += 1
+                if deaths == _DEATHS:
+                    raise DispatchError(
+                        f"{deaths} workers died one after the other, the last at {file(batch[0])}: {error}"
+                    )
+            if len(batch) > 1:
+                singly.extend(batch)
+            elif isinstance(error, WorkerDied) and error.is_crash:
+                yield [crashed(batch[0], f"crashes its decoder ({error.cause})")]
+            else:
+                raise DispatchError(_stopped(file(batch[0]), error))
+    finally:
         for future in pending:
             future.cancel()
-        raise
+
+
+def _is_death(error: BaseException) -> bool:
+    """Whether an executor says that the worker died that ran a task; Dask's own error is known by its name only."""
+    return isinstance(error, WorkerDied) or type(error).__name__ == "KilledWorker"
+
+
+def _stopped(file: str | Path, error: BaseException) -> str:
+    cause = "not enough memory to decode or render it"
+    if not isinstance(error, MemoryError):
+        why = error.cause if isinstance(error, WorkerDied) else "killed"
+        cause = f"a worker died at it again and again ({why}; out of memory?)"
+    return f"{file}: {cause}; run the same command again to go on, with fewer --workers or on a larger machine"
+
+
+def _crashed(job: Job, reason: str) -> tuple[Job, Outcome]:
+    return job, Outcome([], reason, unreadable=True)
 
 
 def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[list[Job]]:

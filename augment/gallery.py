@@ -117,6 +117,8 @@ def _embedded(paths: "pd.Series[str]", root: Path) -> dict[str, str]:
             urls[path] = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
         except (OSError, UnreadableImage):
             urls[path] = ""
+        except MemoryError:
+            raise GalleryError(f"{path}: not enough memory to put it into the page; give a smaller --embed") from None
     return urls
 
 

@@ -70,11 +70,11 @@ def ssim_of_all(
         progress: called with (variants done, variants in all).
 
     Raises:
-        BrokenProcessPool: a worker died.
+        DispatchError: as `results` has it.
     """
     batches: Iterator[Sequence[Pair]] = (compared[at : at + _BATCH] for at in range(0, len(compared), _BATCH))
     found: dict[str, float | None] = {}
-    for batch in results(_ssim_of_batch, batches, executor):
+    for batch in results(_ssim_of_batch, batches, executor, lambda pair: pair.after, lambda pair, _: (pair.path, None)):
         found.update(batch)
         progress(len(found), len(compared))
     return {pair.path: found[pair.path] for pair in compared}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
-from manifests import MAX_PIXELS
+from manifests import MAX_PIXELS, memory
 from manifests.formats import FORMATS
 
 Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the limit the caller gives
@@ -67,6 +67,7 @@ def decode(data: bytes, cover: tuple[int, int] | None = None, max_pixels: int = 
     Raises:
         UnreadableImage: the bytes can't be decoded, or have no defined black and white (float samples),
             or hold several images.
+        MemoryError: this process has too little memory to decode it.
     """
     with _opened(data) as image:
         return _pixels(image, data, cover, max_pixels)
@@ -97,16 +98,21 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     """Open an image file and make whatever goes wrong with it an UnreadableImage."""
     if not data:
         raise UnreadableImage("empty file (0 bytes)")
+    declared = 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                declared = image.width * image.height
                 yield image
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # a decoder fed hostile bytes raises anything: struct.error, SyntaxError, ...
+        if memory.is_lack(error):
+            raise MemoryError(str(error)) from None  # of this process, and no finding about the file
+        memory.expect_room(declared)
         raise UnreadableImage(f"{type(error).__name__}: {error}") from error
 
 

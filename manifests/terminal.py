@@ -65,8 +65,12 @@ def one_line_errors(resume: str = "") -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror is not None and type(error).__module__ == "builtins":
             place = f"{error.filename2 or error.filename}: " if error.filename is not None else ""
             raise Refused(f"{place}{error.strerror}; mend that, then run the same command again") from None
-        if type(error).__name__ == "BrokenProcessPool":  # by name: importing it would slow `--help` down
-            raise Refused(f"a worker process died (out of memory?). {resume}") from None
+        if isinstance(error, MemoryError):
+            raise Refused(f"not enough memory{f': {error}' if str(error) else ''}. {resume}") from None
+        from concurrent.futures import BrokenExecutor  # here: importing it would slow `--help` down
+
+        if isinstance(error, BrokenExecutor):
+            raise Refused(f"{error}. {resume}") from None
         if (  # every stage's own errors are ValueErrors
             not isinstance(error, (ValueError, FileExistsError))
             or type(error).__module__.partition(".")[0] not in ("augment", "train", "manifests", "builtins")

@@ -116,10 +116,10 @@ def fit(
       python -m train fit manifests/augment1.csv
       python -m train fit manifests/sample.csv --weights random --epochs 3 --fine-tune-epochs 3
     """
-    from manifests.pool import pool
+    from manifests.pool import ProcessPool
     from train import artist
 
-    with one_line_errors(_RESUME), pool(1, artist.MODULES) as drawer:  # which imports while TensorFlow does
+    with one_line_errors(_RESUME), ProcessPool(1, artist.MODULES) as drawer:  # which imports while TensorFlow does
         import_tensorflow()
         from train import dataset as datasets
         from train import engine as engines
