@@ -18,11 +18,13 @@ from augment.job import Style, Written, check
 from augment.journal import Journal, read_journal
 from augment.layout import Rejected
 from augment.lock import held
-from augment.recipe import Recipe
+from augment.recipe import Recipe, RecipeError
 from augment.scan import Scan, digest, digest_all
 from manifests import contract
 
 Progress = Callable[[int, int], None]
+
+_TRIAL_SECONDS = 30  # with the import of albumentations on a busy machine
 
 
 def _unseen(done: int, total: int) -> None:
@@ -136,7 +138,7 @@ def dry_run(
 
     `progress` is called with (sources decoded, sources to decode).
     """
-    executor.submit(check, Style.of(recipe)).result()
+    _check_transforms(recipe, executor)
     drafted = draft_set(scanned, recipe, source, executor, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts)
     decoded: set[str] = set()
     while True:
@@ -147,6 +149,21 @@ def dry_run(
             return drafted
         decoded.update(wanted["source"])
         drafted = drafted.without(faulty)
+
+
+def _check_transforms(recipe: Recipe, executor: Executor) -> None:
+    """Try a recipe's transforms in a worker.
+
+    Raises:
+        RecipeError: one doesn't work, or takes so long that no set would ever be finished.
+    """
+    try:
+        executor.submit(check, Style.of(recipe)).result(timeout=_TRIAL_SECONDS)
+    except TimeoutError:
+        raise RecipeError(
+            f"the transforms of {recipe.name} take longer than {_TRIAL_SECONDS} s for an image of {recipe.size[0]} x "
+            f"{recipe.size[1]}; lower their parameters (a blur_limit in the thousands, say)"
+        ) from None
 
 
 def build(
@@ -188,7 +205,7 @@ def build(
         )
         if _is_up_to_date(place, drafted, checking):
             return Built(drafted, 0, len(drafted.planned.rows), _clear(place, drafted))
-        executor.submit(check, Style.of(recipe)).result()  # before anything is touched
+        _check_transforms(recipe, executor)  # before anything is touched
         unreadable = {entry.source: entry for entry in known}
         return _make(drafted, unreadable, place, executor, progress, checking)
 
