@@ -242,7 +242,13 @@ def _is_up_to_date(place: Place, drafted: Draft, checking: Progress) -> bool:
 
 
 def _clear(place: Place, drafted: Draft) -> list[str]:
-    """Take out of a finished set's folder what isn't the set's; give back what was set aside."""
+    """Bring all but the images of a finished set up to date; give back what was set aside of its folder.
+
+    A file that was found since and is rejected changes no image, but it is in the card from now on.
+    """
+    card, prefix = contract.read_card(place.manifest), place.relative(place.images)
+    if (new := {**card, **drafted.card(place.relative(place.source), prefix)}) != card:
+        contract.write(place.manifest, contract.read(place.manifest), new)
     paths = set(drafted.planned.rows["path"])
     moved = image_folder.set_aside(place.images, place.images, image_folder.find_strays(place.images, paths))
     image_folder.make_class_folders(place.images, paths)

@@ -253,9 +253,9 @@ def _link_fault(link: Path, source: Path) -> str:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a loop
         return "a link that leads nowhere"
-    if link.parent.resolve().is_relative_to(target):
-        return "a link that leads back to a folder around it"
-    return "" if target.is_relative_to(source.resolve()) else "a link that leads out of the source folder"
+    if not target.is_relative_to(source.resolve()):
+        return "a link that leads out of the source folder"
+    return "a link that leads back to a folder around it" if link.parent.resolve().is_relative_to(target) else ""
 
 
 def _is_notice(entry: os.DirEntry[str]) -> bool:

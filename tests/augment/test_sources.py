@@ -134,3 +134,15 @@ def test_an_update_of_a_package_that_the_recipe_does_not_use_changes_nothing(cal
     Path("set.yaml").write_text(RECIPE.replace("[", "[HorizontalFlip, "))
     assert call(*BUILD).exit_code == 0
     assert set(contract.read_card(MANIFEST)["versions"]) == packages | {"albumentations", "albucore", "scipy"}
+
+
+def test_a_file_that_is_rejected_later_is_in_the_card(source: Path, call, everything, tmp_path: Path) -> None:
+    """Junk added to a finished set's source changes no image; the card lists it all the same, and the manifest stays."""
+    assert call(*BUILD).exit_code == 0
+    before = everything(tmp_path)
+    (source / "train" / "b" / "notes.txt").write_text("no image")
+    assert "Up to date" in call(*BUILD).stdout
+    assert [entry["source"] for entry in contract.read_card(MANIFEST)["rejected"]] == ["train/b/notes.txt"]
+    after = everything(tmp_path)
+    assert before.keys() == after.keys()
+    assert {path for path in before if before[path] != after[path]} == {"manifests/set.json"}
