@@ -48,7 +48,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import tasks_of_dispatch  # type: ignore[import-not-found]
 
     yield tasks_of_dispatch.look
-    del sys.modulesPRELOAD
+    del sys.modules["tasks_of_dispatch"]
 
 
 def write(folder: Path, starts: list[str]) -> list[Path]:
