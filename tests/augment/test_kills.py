@@ -67,10 +67,9 @@ def kill_one(process: Process, dice: random.Random, latest: float) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("command", ["build", "repair"])
-def test_no_kill_of_a_worker_ends_a_command(
-    tmp_path: Path, make_source, start, call, everything, busy, command: str
-) -> None:
+def test_no_kill_of_a_worker_ends_a_command(tmp_path: Path, make_source, start, everything, command: str) -> None:
     """Each time one or two processes that a build or a repair has started are killed: it finishes, with the same bytes."""
     make_source(tmp_path / "source", {"train/NORMAL": 14, "train/01": 14, "test/NORMAL": 4, "test/01": 4}, (600, 500))
     (tmp_path / "set.yaml").write_text(RECIPE)
