@@ -112,8 +112,22 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     except Exception as error:  # a decoder fed hostile bytes raises anything: struct.error, SyntaxError, ...
         if memory.is_lack(error):
             raise MemoryError(str(error)) from None  # of this process, and no finding about the file
-        memory.expect_room(declared)
+        memory.expect_room(declared or _pixels_of_webp(data))
         raise UnreadableImage(f"{type(error).__name__}: {error}") from error
+
+
+def _pixels_of_webp(data: bytes) -> int:
+    """How many pixels a WebP declares, whose decoder takes their memory before Pillow can say; 0 for other files."""
+    if data[8:12] != b"WEBP":
+        return 0
+    if data[12:16] == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return width * height if width * height <= MAX_PIXELS else 0  # of more, memory is not the fault
 
 
 def _pixels(image: Image.Image, data: bytes, cover: tuple[int, int] | None, max_pixels: int) -> Pixels:

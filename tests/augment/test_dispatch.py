@@ -48,7 +48,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import tasks_of_dispatch  # type: ignore[import-not-found]
 
     yield tasks_of_dispatch.look
-    del sys.modulesPRELOAD
+    del sys.modules["tasks_of_dispatch"]
 
 
 def write(folder: Path, starts: list[str]) -> list[Path]:
@@ -218,7 +218,8 @@ def test_an_audit_lists_what_crashes_its_decoder(tmp_path: Path, source: Path, c
     assert sum(report["formats"].values()) == 29
 
 
-def test_a_gallery_leaves_out_what_crashes_its_decoder(tmp_path: Path, source: Path, command: Command) -> None:
+@pytest.mark.usefixtures("source")
+def test_a_gallery_leaves_out_what_crashes_its_decoder(tmp_path: Path, command: Command) -> None:
     """The page is made; that image is not compared."""
     assert command(*BUILD).returncode == 0
     crash_at(next((tmp_path / "data" / "augmented" / "set" / "train" / "01").glob("*-v1.jpg")), "SIGSEGV")
@@ -233,7 +234,7 @@ def limited(megabytes: int) -> Callable[[], None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [BUILD, ("audit", "source", "--workers", "2")])
-@pytest.mark.parametrize("suffix", ["png", "tiff", "jpeg"])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
 def test_too_little_memory_stops_a_command_and_names_the_file(
     tmp_path: Path, source: Path, command: Command, suffix: str, words: tuple[str, ...]
 ) -> None:
@@ -241,9 +242,7 @@ def test_too_little_memory_stops_a_command_and_names_the_file(
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     large = coarse.resize((12_000, 10_000), Image.Resampling.BILINEAR)
-    large.save(
-        source / "train" / "01" / f"person900_virus_1.{suffix}", **({"progressive": True} if suffix == "jpeg" else {})
-    )
+    large.save(source / "train" / "01" / f"person900_virus_1.{suffix}")
     done = command(*words, preexec_fn=limited(1000))
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith(f"Error: source/train/01/person900_virus_1.{suffix}: not enough memory")

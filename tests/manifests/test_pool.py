@@ -200,7 +200,8 @@ def test_no_more_processes_than_the_system_allows_is_an_error() -> None:
         assert pool.submit(abs, -1).result(timeout=60) == 1
 
 
-def test_shut_down_it_takes_no_more_tasks(tasks) -> None:
+@pytest.mark.usefixtures("tasks")
+def test_shut_down_it_takes_no_more_tasks() -> None:
     """What was submitted before is done first, or cancelled if that is asked for."""
     pool = ProcessPool(1, ["tasks_of_pool"])
     futures = [pool.submit(abs, -number) for number in range(50)]
@@ -217,7 +218,7 @@ def test_shut_down_it_takes_no_more_tasks(tasks) -> None:
 def test_left_by_an_exception_it_kills_what_runs(tasks, tmp_path: Path) -> None:
     """No worker is left, and what waited is cancelled."""
     started = tmp_path / "started"
-    with pytest.raises(ZeroDivisionError), ProcessPool(1, ["tasks_of_pool"]) as pool:
+    with pytest.raises(ZeroDivisionError), ProcessPool(1, ["tasks_of_pool"]) as pool:  # noqa: PT012  # the block is it
         running, waiting = pool.submit(tasks.stay, started), pool.submit(abs, -1)
         wait_until(lambda: started.exists() and started.read_text() != "")
         raise ZeroDivisionError
@@ -245,11 +246,10 @@ with ProcessPool(2, ["numpy", "tasks_of_pool"]) as pool:
 """
 
 
+@pytest.mark.usefixtures("tasks")
 @pytest.mark.parametrize("moment", ["importing", "busy", "idle"])
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL", "Ctrl-C in a terminal"])
-def test_the_end_of_the_main_process_is_the_end_of_all(
-    tasks, tmp_path: Path, environment, how: str, moment: str
-) -> None:
+def test_the_end_of_the_main_process_is_the_end_of_all(tmp_path: Path, environment, how: str, moment: str) -> None:
     """Interrupted or killed outright, it leaves no process, and nobody complains but for KeyboardInterrupt."""
     pipe = subprocess.PIPE
     process = subprocess.Popen(
