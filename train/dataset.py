@@ -111,20 +111,26 @@ def expect_files(dataset: Dataset, manifest: Path) -> None:
             )
 
 
-def doubts(dataset: Dataset) -> list[str]:
-    """What is wrong with a set's validation images, and what that does to training."""
+def validation_warnings(dataset: Dataset) -> list[str]:
+    """What is wrong with a set's validation images, what that does to training, and what would mend it."""
     val = dataset.of("val")
     variants = int((val["variant"] > 0).sum())
+    decided = "when training stops" + (", and which threshold is chosen," if dataset.positive is not None else "")
+    recipe = dataset.card.get("recipe")
+    share = recipe.get("val") if isinstance(recipe, dict) else None
     found = []
     if len(val) < 100:
-        found.append(
-            f"validation holds {len(val)} images: when training stops, and which threshold is chosen, is little better "
-            "than chance; pool val with train and split anew (leave keep_source_val out of the recipe)"
-        )
+        if isinstance(recipe, dict) and recipe.get("keep_source_val"):
+            fix = "; pool val with train and split anew (leave keep_source_val out of the recipe)"
+        elif isinstance(share, (int, float)) and share < 0.2:
+            fix = f"; give it a larger share (val in the recipe, now {share:g})"
+        else:
+            fix = ""
+        found.append(f"validation holds {len(val)} images: {decided} is little better than chance{fix}")
     if variants:
         found.append(
-            f"{variants:,} of the {len(val):,} validation images are augmented: training stops, and the threshold is "
-            "chosen, by images that differ from the test images as the train images do"
+            f"{variants:,} of the {len(val):,} validation images are augmented: {decided} goes by images that differ "
+            "from the test images as the train images do"
         )
     return found
 

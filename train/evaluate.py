@@ -38,7 +38,7 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
         told["calibration"] = {"temperature": round(scale, 6)}
         for split, chosen in of_split.items():
             if chosen.any():
-                before = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, None)
+                before = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, None, split)
                 told["calibration"][f"{split}_before"] = {name: before[name] for name in ("brier", "ece")}
         probabilities = with_temperature(probabilities, scale)
     threshold = None
@@ -48,7 +48,7 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
     for split, chosen in of_split.items():
         if chosen.any():
             value = threshold.value if threshold else None
-            told[split] = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value)
+            told[split] = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split)
     return Judged(probabilities, scale, threshold, told)
 
 
