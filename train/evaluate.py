@@ -1,4 +1,4 @@
-"""Probabilities of each phase -> what is decided on validation, the numbers of a run, and its table of predictions."""
+"""Probabilities of each phase -> threshold and temperature by validation, a run's metrics, and its predictions."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,12 @@ from train.thresholds import Threshold, choose_threshold, temperature, with_temp
 
 
 class Judged(NamedTuple):
-    """What a phase came to: `probabilities` of the held-out images, shape (images, classes), after temperature scaling."""
+    """The results of a phase: `probabilities` of the held-out images, shape (images, classes), after temperature scaling.
+
+    `metrics` has, of val and of test if there is one, what `measure.metrics` gives; with two classes `threshold`
+    ({value, interval: [above, up to], chosen_by}); with calibration `calibration` ({temperature, val_before,
+    test_before}).
+    """
 
     probabilities: Floats
     temperature: float  # 1 without scaling
@@ -31,25 +36,27 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
     labels, groups = dataset.labels(rows), rows["group"].to_numpy()
     of_split = {split: (rows["split"] == split).to_numpy() for split in ("val", "test")}
     val = of_split["val"]
-    told: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     scale = 1.0
     if calibrate:
         scale = temperature(labels[val], probabilities[val])
-        told["calibration"] = {"temperature": round(scale, 6)}
+        measured["calibration"] = {"temperature": round(scale, 6)}
         for split, chosen in of_split.items():
             if chosen.any():
                 before = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, None, split)
-                told["calibration"][f"{split}_before"] = {name: before[name] for name in ("brier", "ece")}
+                measured["calibration"][f"{split}_before"] = {name: before[name] for name in ("brier", "ece")}
         probabilities = with_temperature(probabilities, scale)
     threshold = None
     if len(dataset.classes) == 2:
         threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity)
-        told["threshold"] = threshold._asdict()
+        measured["threshold"] = threshold._asdict()
     for split, chosen in of_split.items():
         if chosen.any():
             value = threshold.value if threshold else None
-            told[split] = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split)
-    return Judged(probabilities, scale, threshold, told)
+            measured[split] = metrics(
+                labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split
+            )
+    return Judged(probabilities, scale, threshold, measured)
 
 
 def predictions(dataset: Dataset, judged: dict[str, Judged]) -> pd.DataFrame:

@@ -81,17 +81,18 @@ def _ranking(run: Finished, curves: dict[str, Curves], drawn: dict[str, str]) ->
     rocs = {name: each.roc for name, each in ranked.items()}
     recalls = {name: each.precision_recall for name, each in ranked.items()}
     areas = _areas(run)
+    of = f" of {run.settings['positive']}, the positive class" if run.settings["positive"] is not None else ""
     return [
         Shown(
             "ROC curve",
             drawn["roc"],
-            f"Sensitivity against false positives. {areas['auroc']}. {_at(rocs, 0.2, 'sensitivity', 'false positives')}",
+            f"Sensitivity against false positives{of}. {areas['auroc']}. {_at(rocs, 0.2, 'sensitivity', 'false positives')}",
             _band_table("false positives", rocs),
         ),
         Shown(
             "Precision and recall",
             drawn["precision-recall"],
-            f"Precision against sensitivity. {areas['auprc']}. {_at(recalls, 0.9, 'precision', 'sensitivity')}",
+            f"Precision against sensitivity{of}. {areas['auprc']}. {_at(recalls, 0.9, 'precision', 'sensitivity')}",
             _band_table("sensitivity", recalls),
         ),
     ]
@@ -123,7 +124,7 @@ def _probabilities(run: Finished, curves: dict[str, Curves], drawn: dict[str, st
             Shown(
                 f"Threshold, {list(curves)[-1]}",
                 drawn["threshold"],
-                f"What each threshold gives. {_at(last.sweep, 0.5, '', 'the threshold')}.{chosen}",
+                f"What each threshold of the probability {of} gives. {_at(last.sweep, 0.5, '', 'the threshold')}.{chosen}",
                 _band_table("threshold", last.sweep),
             )
         )

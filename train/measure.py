@@ -89,7 +89,7 @@ def metrics(
     names, patients = np.unique(groups.astype(str), return_inverse=True)
 
     def figures(weights: Floats) -> dict[str, Floats]:
-        return _figures(labels, probabilities, rankings, decided, weights)
+        return figures_of(labels, probabilities, rankings, decided, weights)
 
     values = {name: each[0] for name, each in figures(np.ones((1, len(labels)))).items()}
     drawn = bootstrap(figures, patients)
@@ -174,7 +174,7 @@ def _described(value: float, low: float, high: float, lacking: str) -> dict[str,
     return figure | ({"reason": lacking} if None in figure.values() else {})
 
 
-def _figures(
+def figures_of(
     labels: Labels, probabilities: Floats, rankings: list[Ranked], decided: dict[str, Labels], weights: Floats
 ) -> dict[str, Floats]:
     """All figures by name, nan where not defined, and the gaps of the calibration error.

@@ -121,7 +121,7 @@ def test_figures_are_scikit_learns(cases: list[tuple[int, int, int]]) -> None:
     probabilities = two(list(positive))
     decided = {"0.5": (positive >= 0.5).astype(int)}
     rankings = measure.ranked(labels, probabilities)
-    found = measure._figures(labels, probabilities, rankings, decided, weights[None].astype(float))
+    found = measure.figures_of(labels, probabilities, rankings, decided, weights[None].astype(float))
     told = {name: each[0] for name, each in found.items()}
     given_weights: dict[str, Any] = {"sample_weight": weights}
     assert told["auroc"] == pytest.approx(roc_auc_score(labels, positive, **given_weights))

@@ -91,6 +91,9 @@ def test_the_pictures_are_whole_and_their_text_is_text(drawn_run: DrawnRun, tmp_
         tree = ET.fromstring(figure)  # noqa: S314  # our own
         assert "dc:date" not in figure.decode()
         assert any((element.text or "").strip() for element in tree.iter("{http://www.w3.org/2000/svg}text"))
+    for words in ("observed frequency", "mean predicted probability of class1", "perfectly calibrated"):
+        assert words in figures[4].decode()
+    assert sum("of class1, the positive class" in alt for _, alt in images) == 4
 
 
 def test_the_page_is_the_same_each_time(drawn_run: DrawnRun, tmp_path: Path) -> None:
