@@ -60,9 +60,10 @@ def read(run: Path) -> Finished:
         of_older = "positive" not in settings or any("decisions" not in told["val"] for told in metrics.values())
         if "source_sha256" not in predictions or of_older:
             raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
+        summary(found), overview([found])  # so that a figure that is missing is known before anything is computed
     except OutcomeError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise OutcomeError(
             f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
         ) from None

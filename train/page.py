@@ -99,8 +99,6 @@ def _read(folder: Path, name: str) -> Finished:
     run = outcome.read(folder)
     try:
         _expect_classes(folder, run)
-        outcome.summary(run)
-        outcome.overview([run])
         card.of(run, None, {})
         for split in ("val", "test"):
             if all(split in of_phase for of_phase in run.metrics.values()):

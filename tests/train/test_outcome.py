@@ -78,7 +78,9 @@ def test_what_is_not_defined_says_why() -> None:
     assert outcome.interval(few) == "0.750 (an interval needs at least 2 patients; test holds 1)"
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "list", "nested", "older", "without positive"])
+@pytest.mark.parametrize(
+    "damage", ["gone", "empty", "list", "nested", "no figures", "nested figures", "older", "without positive"]
+)
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -> None:
     """Missing, damaged or of an older version: the message names the folder and says what to give or do."""
     run = folder(tmp_path, "own")
@@ -91,6 +93,13 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -
             (run / "settings.json").write_text("[]")
         case "nested":
             (run / "metrics.json").write_text("[" * 100_000 + "]" * 100_000)
+        case "no figures":
+            (run / "metrics.json").write_text(
+                json.dumps({"frozen": {"val": {"decisions": {}}, "test": {"decisions": {}}}})
+            )
+        case "nested figures":
+            text = json.dumps({"frozen": {"val": {"decisions": {}}, "test": "here"}})
+            (run / "metrics.json").write_text(text.replace('"here"', "[" * 600 + "]" * 600))
         case "without positive":
             settings = json.loads((run / "settings.json").read_text())
             del settings["positive"]
