@@ -35,8 +35,10 @@ def figures(run: Path, phase: str, split: str) -> dict[str, Any]:
     return told
 
 
-def shown(figure: dict[str, float]) -> str:
-    """With its interval."""
+def shown(figure: dict[str, Any]) -> str:
+    """With its interval, or why there is none."""
+    if figure["low"] is None:
+        return str(figure["reason"])
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 

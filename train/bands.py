@@ -1,12 +1,14 @@
-"""A phase's probabilities -> its curves, each with a band by resampling the patients."""
+"""A phase's probabilities -> its curves, each with a band of 95 % intervals by resampling the patients."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from train.measure import BINS, Floats, Labels, Ranked, bootstrap
+from train.intervals import bootstrap, interval
+from train.measure import BINS, Floats, Labels, Ranked
 from train.outcome import Finished, OutcomeError
 
 RATES = np.linspace(0, 1, 51)  # of false positives, of positives found (from the second on), and thresholds
@@ -14,7 +16,7 @@ SWEPT = ("sensitivity", "specificity", "balanced accuracy")
 
 
 class Scored(NamedTuple):
-    """What one phase of a run makes of the images that it is judged by: test, or val if there is no test.
+    """The predictions of one phase of a run for test, or for val if there is no test.
 
     `rows` are those of predictions.csv; `labels` and `predicted` (at the chosen threshold, if there is one) are indices
     into `classes`, `probabilities` of shape (images, classes), `patients` each image's patient as a number.
@@ -30,7 +32,7 @@ class Scored(NamedTuple):
 
 
 class Band(NamedTuple):
-    """A curve with what the middle 95 % of resamplings leave it: four arrays of one length, nan where not defined."""
+    """A curve with the 95 % interval of each point: four arrays of one length, nan where not defined."""
 
     x: Floats
     y: Floats
@@ -50,9 +52,9 @@ class Ranking(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """How often it came as told, by bin of what was told; `counts` are the images of each bin."""
+    """The observed frequency against the mean predicted probability, by bin; `counts` are the images of each bin."""
 
-    came: Band
+    observed: Band
     counts: NDArray[np.int64]
 
 
@@ -76,10 +78,10 @@ def scored(run: Finished, phase: str) -> Scored:
         chosen = (run.predictions["phase"] == phase) & (run.predictions["split"] == split)
         rows = run.predictions[chosen].reset_index(drop=True)
         probabilities = rows[[f"p({label})" for label in classes]].to_numpy(float)
-        way = next(name for name in ("chosen", "most probable", "0.5") if f"predicted ({name})" in rows)
+        point = next(name for name in ("chosen", "most probable", "0.5") if f"predicted ({name})" in rows)
         numbers = {label: index for index, label in enumerate(classes)}
         labels, predicted = (
-            rows[name].astype(str).map(numbers).to_numpy(float) for name in ("label", f"predicted ({way})")
+            rows[name].astype(str).map(numbers).to_numpy(float) for name in ("label", f"predicted ({point})")
         )
         patients = np.unique(rows["group"].astype(str), return_inverse=True)[1]
         rows = rows.assign(path=rows["path"].astype(str))
@@ -100,35 +102,59 @@ def curves(of: Scored) -> Curves:
     positive = {label: index for index, label in enumerate(of.classes) if not two or index == 1}
     sorters = {label: _Sorted(of.labels == index, of.probabilities[:, index]) for label, index in positive.items()}
     if two:
-        told, came = of.probabilities[:, 1], of.labels == 1
+        predicted, observed = of.probabilities[:, 1], of.labels == 1
     else:
-        told, came = of.probabilities.max(axis=1), of.probabilities.argmax(axis=1) == of.labels
-    which = np.minimum((told * BINS).astype(int), BINS - 1)
+        predicted, observed = of.probabilities.max(axis=1), of.probabilities.argmax(axis=1) == of.labels
+    which = np.minimum((predicted * BINS).astype(int), BINS - 1)
 
-    def drawn(weights: Floats) -> dict[str, float]:
-        found: dict[str, Floats] = {
-            "came": _rate(np.bincount(which, weights * came, BINS).astype(float), which, weights)
-        }
+    def points(weights: Floats) -> dict[str, Floats]:
+        found = {"observed": _rate(np.bincount(which, weights * observed, BINS).astype(float), which, weights)}
         for label, sorter in sorters.items():
             found |= {f"{name} of {label}": values for name, values in sorter.rates(weights, sweep=two).items()}
-        return {f"{name} {place}": value for name, values in found.items() for place, value in enumerate(values)}
+        return found
 
-    values, intervals = drawn(np.ones(len(of.labels))), bootstrap(drawn, of.patients)
+    def drawn(weights: Floats) -> dict[str, Floats]:
+        parts = [points(each) for each in weights]
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
-    def band(name: str, x: Floats) -> Band:
-        keys = [f"{name} {place}" for place in range(len(x))]
-        low, high = np.array([intervals[key] for key in keys]).T
-        return Band(x, np.array([values[key] for key in keys]), low, high)
+    values, draws = points(np.ones(len(of.labels))), bootstrap(drawn, of.patients)
 
-    ranking = {
-        label: Ranking(band(f"roc of {label}", RATES), band(f"precision of {label}", RATES[1:])) for label in positive
-    }
+    def band(name: str, x: Floats, patients: Sequence[int], given: float | None = None) -> Band:
+        """The band of a curve; `given` is where the curve's value is so by definition."""
+        y = values[name]
+        bounds = [(value, value) if place == given else (0.0, 1.0) for place, value in zip(x, y, strict=True)]
+        ends = [interval(value, draws[name][:, place], patients[place], bounds[place]) for place, value in enumerate(y)]
+        low, high = np.array(ends).T
+        return Band(x, y, low, high)
+
+    ranking = {}
+    for label, index in positive.items():
+        count = [_patients(of, of.labels == index)] * len(RATES)
+        both = [min(*count, _patients(of, of.labels != index))] * len(RATES)
+        ranking[label] = Ranking(
+            band(f"roc of {label}", RATES, both, given=1), band(f"precision of {label}", RATES[1:], count)
+        )
     reliability = Reliability(
-        band("came", _rate(np.bincount(which, told, BINS).astype(float), which, np.ones(len(told)))),
+        band(
+            "observed",
+            _rate(np.bincount(which, predicted, BINS).astype(float), which, np.ones(len(predicted))),
+            [_patients(of, which == place) for place in range(BINS)],
+        ),
         np.bincount(which, minlength=BINS),
     )
-    sweep = {name: band(f"{name} of {of.classes[1]}", RATES) for name in SWEPT} if two else {}
+    sweep = {}
+    if two:
+        of_class = [_patients(of, of.labels == index) for index in range(2)]
+        counts = (of_class[1], of_class[0], min(of_class))
+        sweep = {
+            name: band(f"{name} of {of.classes[1]}", RATES, [count] * len(RATES), given=0)
+            for name, count in zip(SWEPT, counts, strict=True)
+        }
     return Curves(ranking, reliability, sweep)
+
+
+def _patients(of: Scored, chosen: NDArray[np.bool_]) -> int:
+    return len(np.unique(of.patients[chosen]))
 
 
 class _Sorted(Ranked):

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its training: its figures, its numbers, and its settings as hyperparameters."""
+"""For TensorBoard, of a run beside its training: its figures, its numbers, and its settings as hyperparameters."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ def write(run: Finished, figures: dict[str, bytes], folder: Path) -> None:
         hparams.hparams(
             {name: value for name, value in run.settings.items() if isinstance(value, (bool, int, float, str))}
         )
-        for step, told in enumerate(run.metrics.values()):  # 0: frozen, 1: fine-tuned
-            split = "test" if "test" in told else "val"
-            numbers = {name: told[split][name] for name in ("auroc", "auprc", "brier", "ece")}
-            for way, decided in told[split]["decisions"].items():
-                numbers |= {f"{name} ({way})": decided[name] for name in ("accuracy", "balanced_accuracy")}
+        for step, of_phase in enumerate(run.metrics.values()):  # 0: frozen, 1: fine-tuned
+            split = "test" if "test" in of_phase else "val"
+            numbers = {name: of_phase[split][name] for name in ("auroc", "auprc", "brier", "ece")}
+            for point, decided in of_phase[split]["decisions"].items():
+                numbers |= {f"{name} ({point})": decided[name] for name in ("accuracy", "balanced_accuracy")}
             for name, figure in numbers.items():
                 if figure["value"] is not None:
                     tf.summary.scalar(f"{split}/{name}", figure["value"], step=step)

@@ -14,7 +14,7 @@ USE = (
 )
 NO_DEVICE = "This is no medical device. Nothing here may be used on patients."
 _INTERVALS = (
-    "The intervals tell what other patients of the same kind would change, and not what another seed of training or "
+    "The intervals say what other patients of the same kind would change, and not what another seed of training or "
     "another place would."
 )
 _EVIDENCE = (
@@ -51,7 +51,7 @@ def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]
     return [
         (
             "Model",
-            [f"{told.get('backbone', '?')} with one new dense layer, to tell apart: {', '.join(told['classes'])}"],
+            [f"{told.get('backbone', '?')} with one new dense layer, for the classes {', '.join(told['classes'])}"],
         ),
         ("First weights", [_weights(told)]),
         ("Data", [line for line in data if line]),
@@ -112,8 +112,8 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
     found = [f"One image of {measured['images']:,} is {point:.2f} points of accuracy.", _INTERVALS]
     if split == "val":
         found.append(
-            "The set has no test images. These numbers are of the validation images, by which training was stopped and "
-            "the threshold chosen, so they flatter the model."
+            f"The set has no test images. These numbers are of the validation images, by which {_by_validation(run)}, so "
+            "they flatter the model."
         )
     if measured["patients"] == measured["images"]:
         found.append(
@@ -121,17 +121,23 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
             "one patient may be in several splits: give the recipe a pattern for your files' names."
         )
     if validation < 100:
-        found.append(
-            f"With {validation} validation images, when training stopped and which threshold was chosen is little better "
-            "than chance."
-        )
+        found.append(f"With {validation} validation images, {_by_validation(run)} by little more than chance.")
     augmented = 0 if rows is None else int(((rows["split"] == "val") & (rows["variant"] > 0)).sum())
     if augmented:
         found.append(
-            f"{augmented:,} of the {validation:,} validation images are augmented, so training was stopped, and the "
-            "threshold chosen, by images that differ from the test images as the train images do."
+            f"{augmented:,} of the {validation:,} validation images are augmented, so {_by_validation(run)} by images that "
+            "differ from the test images as the train images do."
         )
     return [*found, _of_the_data(run), _of_the_weights(run), _EVIDENCE]
+
+
+def _by_validation(run: Finished) -> str:
+    """What the validation images decided in a run."""
+    last = list(run.metrics.values())[-1]
+    done = ["training was stopped"]
+    done += ["the threshold was chosen"] if last.get("threshold") else []
+    done += ["the temperature was fitted"] if last.get("calibration") else []
+    return " and ".join([", ".join(done[:-1]), done[-1]] if len(done) > 1 else done)
 
 
 def _of_the_data(run: Finished) -> str:
@@ -187,18 +193,24 @@ def _decision(classes: list[str], last: dict[str, Any]) -> str:
     if len(classes) > 2:
         return "The most probable class is predicted"
     if not chosen:
-        return f"{classes[1]} is predicted from a probability of 0.5 on"
-    return f"{classes[1]} is predicted from a probability of {chosen['value']:.3f} on, which gave {chosen['chosen_by']}"
+        return f"{classes[1]}, the positive class, is predicted from a probability of 0.5 on"
+    return (
+        f"{classes[1]}, the positive class, is predicted from a probability of {chosen['value']:.3f} on, which gave "
+        f"{chosen['chosen_by']}; so does every threshold above {chosen['interval'][0]:.3f} and up to "
+        f"{chosen['interval'][1]:.3f}"
+    )
 
 
 def _calibration(last: dict[str, Any]) -> str:
     scaled = last.get("calibration")
     if not scaled:
         return "The probabilities are as the model gives them"
-    before = scaled.get("test_before") or scaled["val_before"]
+    split = "test" if "test_before" in scaled else "val"
+    before = scaled[f"{split}_before"]
     return (
-        f"The probabilities are scaled by a temperature of {scaled['temperature']:.3f}, fitted on validation. Before it, the "
-        f"Brier score was {before['brier']['value']:.3f} and the calibration error {before['ece']['value']:.3f}"
+        f"The probabilities are scaled by a temperature of {scaled['temperature']:.3f}, fitted on validation. Before it, "
+        f"on {split}, the Brier score was {before['brier']['value']:.3f} and the calibration error "
+        f"{before['ece']['value']:.3f}"
     )
 
 

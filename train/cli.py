@@ -80,6 +80,12 @@ def main() -> None:
 )
 @click.option("--calibrate", is_flag=True, help="Scale the probabilities by a temperature fitted on validation.")
 @click.option(
+    "--positive",
+    metavar="CLASS",
+    help="The positive one of two classes: what sensitivity and the threshold are about.  [default: the one whose name "
+    "doesn't say negative, as NORMAL, healthy, no_finding or 0 do; else the alphabetically second]",
+)
+@click.option(
     "--sensitivity",
     type=click.FloatRange(0, 1, min_open=True),
     help="Choose the threshold that finds this share of the positives on validation.  [default: the one with the best "
@@ -107,6 +113,7 @@ def fit(
     cache: Path | None,
     cache_limit: float | None,
     engine: str,
+    positive: str | None,
     **options: Any,
 ) -> None:
     """Train on MANIFEST: the head on a frozen backbone, then the backbone's last layers too.
@@ -128,7 +135,7 @@ def fit(
         from train import run as runs
 
         settings = fitting.Settings(**{name: options[name] for name in options.keys() - {"quiet", "as_json"}})
-        dataset = datasets.read(manifest, root)
+        dataset = datasets.read(manifest, root, positive)
         if settings.sensitivity is not None and len(dataset.classes) > 2:
             raise click.UsageError(f"--sensitivity is for two classes, {manifest} has {len(dataset.classes)}")
         folder = run or root / "runs" / manifest.stem
@@ -140,7 +147,7 @@ def fit(
             if runs.is_finished(folder, told):
                 say("This very run is finished already; move its folder away to run it again.")
             else:
-                _print_set(told, datasets.doubts(dataset))
+                _print_set(told, dataset.reason, datasets.validation_warnings(dataset))
                 part = model.cut(backbone, settings.fine_tune_layers)
                 cache = cache or root / "data" / "activations"
                 with runs.written(folder, told) as partial:
@@ -189,7 +196,7 @@ def _print_run(folder: Path) -> None:
     finished = outcome.read(folder)
     tell({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
     say(table(outcome.summary(finished)))
-    say("In brackets: what 95 % of 1,000 resamplings of the patients give. Not measured: patients of other places.")
+    say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")
     say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")
 
 
@@ -213,8 +220,8 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
         tell(json.loads(found.to_json(orient="records")))
         if len(found):
             say("\nThe second less the first, on the same test images:")
-            say(table(difference.told(found)))
-            say(f"{found['p'].notna().sum()} tests: one in twenty finds a difference where there is none.")
+            say(table(difference.as_text(found)))
+            say(f"{found['p'].notna().sum()} tests. {difference.TESTS}")
 
 
 @main.command()
@@ -263,13 +270,15 @@ for command in (use_cli.predict, use_cli.evaluate, use_cli.export, use_cli.cache
     main.add_command(command)
 
 
-def _print_set(told: dict[str, Any], doubts: list[str]) -> None:
+def _print_set(told: dict[str, Any], reason: str, warnings: list[str]) -> None:
     images = ", ".join(f"{count:,} {split}" for split, count in told["images"].items())
     say(f"{told['set']}: {images} images of {' and '.join(told['classes'])}")
+    if told["positive"] is not None:
+        say(f"Positive class: {told['positive']} ({reason}; --positive CLASS sets it)")
     if told["notice"]:
         say(told["notice"])
-    for doubt in doubts:
-        say(f"Note: {doubt}")
+    for warning in warnings:
+        say(f"Note: {warning}")
     if told["weights"] == "random":
         say("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
 

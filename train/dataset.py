@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from manifests import contract
+from train import positive as positives
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -22,8 +23,8 @@ class DatasetError(ValueError):
 class Dataset(NamedTuple):
     """A set as training sees it.
 
-    `rows` are the manifest's. `classes` are its labels in order: with two, the second is the positive one.
-    `size` is (width, height) of every image. `sha256` is that of the manifest file.
+    `rows` are the manifest's. `classes` are its labels, sorted, but of two the second is the positive one, and `reason`
+    says why. `size` is (width, height) of every image. `sha256` is that of the manifest file.
     """
 
     rows: pd.DataFrame
@@ -32,6 +33,12 @@ class Dataset(NamedTuple):
     size: tuple[int, int]
     root: Path
     sha256: str
+    reason: str = ""
+
+    @property
+    def positive(self) -> str | None:
+        """The positive one of two classes."""
+        return self.classes[1] if len(self.classes) == 2 else None
 
     def of(self, split: str) -> pd.DataFrame:
         """The rows of one split."""
@@ -51,12 +58,18 @@ class Dataset(NamedTuple):
         return [self.root / path for path in rows["path"]]
 
 
-def read(manifest: Path, root: Path) -> Dataset:
+def read(manifest: Path, root: Path, positive: str | None = None) -> Dataset:
     """Read a manifest for training.
+
+    Args:
+        manifest: its file.
+        root: what its paths are relative to.
+        positive: the positive one of two classes; None: the one that `train.positive` chooses by the names.
 
     Raises:
         ContractError: the manifest breaks the contract.
-        DatasetError: an image is missing, images differ in size, or a class or split has no images to learn from.
+        DatasetError: an image is missing, images differ in size, a class or split has no images to learn from, or
+            `positive` is none of two classes.
     """
     rows = contract.read(manifest)
     classes = tuple(sorted(rows["label"].unique()))
@@ -69,10 +82,20 @@ def read(manifest: Path, root: Path) -> Dataset:
     sizes = sorted(set(zip(rows["width"].tolist(), rows["height"].tolist(), strict=True)))
     if len(sizes) > 1:
         raise DatasetError(f"{manifest}: images of {len(sizes)} sizes ({sizes[0]}, {sizes[1]}, ...), expected one")
+    classes, reason = _in_order(classes, positive, manifest)
     sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    dataset = Dataset(rows, contract.read_card(manifest), classes, sizes[0], root, sha256)
+    dataset = Dataset(rows, contract.read_card(manifest), classes, sizes[0], root, sha256, reason)
     expect_files(dataset, manifest)
     return dataset
+
+
+def _in_order(classes: tuple[str, ...], positive: str | None, manifest: Path) -> tuple[tuple[str, ...], str]:
+    """The classes, of two the positive one last, and why it is the positive one."""
+    if positive is not None and (len(classes) > 2 or positive not in classes):
+        raise DatasetError(
+            f"{manifest}: --positive {positive} is for one of two classes; the set has {len(classes)}: {', '.join(classes)}"
+        )
+    return positives.choose((classes[0], classes[1]), positive) if len(classes) == 2 else (classes, "")
 
 
 def expect_files(dataset: Dataset, manifest: Path) -> None:
@@ -88,20 +111,26 @@ def expect_files(dataset: Dataset, manifest: Path) -> None:
             )
 
 
-def doubts(dataset: Dataset) -> list[str]:
-    """What is wrong with a set's validation images, and what that does to training."""
+def validation_warnings(dataset: Dataset) -> list[str]:
+    """What is wrong with a set's validation images, what that does to training, and what would mend it."""
     val = dataset.of("val")
     variants = int((val["variant"] > 0).sum())
+    decided = "when training stops" + (", and which threshold is chosen," if dataset.positive is not None else "")
+    recipe = dataset.card.get("recipe")
+    share = recipe.get("val") if isinstance(recipe, dict) else None
     found = []
     if len(val) < 100:
-        found.append(
-            f"validation holds {len(val)} images: when training stops, and which threshold is chosen, is little better "
-            "than chance; pool val with train and split anew (leave keep_source_val out of the recipe)"
-        )
+        if isinstance(recipe, dict) and recipe.get("keep_source_val"):
+            fix = "; pool val with train and split anew (leave keep_source_val out of the recipe)"
+        elif isinstance(share, (int, float)) and share < 0.2:
+            fix = f"; give it a larger share (val in the recipe, now {share:g})"
+        else:
+            fix = ""
+        found.append(f"validation holds {len(val)} images: {decided} is little better than chance{fix}")
     if variants:
         found.append(
-            f"{variants:,} of the {len(val):,} validation images are augmented: training stops, and the threshold is "
-            "chosen, by images that differ from the test images as the train images do"
+            f"{variants:,} of the {len(val):,} validation images are augmented: {decided} goes by images that differ "
+            "from the test images as the train images do"
         )
     return found
 

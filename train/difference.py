@@ -7,35 +7,43 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from train.measure import Floats, Ranked, bootstrap, ranked
+from train.intervals import bootstrap, interval
+from train.measure import Floats, Labels, ranked
 from train.outcome import Finished, OutcomeError
+from train.significance import auroc_influence, clustered, holm, mcnemar, permutation
 
-LEVEL = 0.05  # of the tests, and what the intervals leave out
+LEVEL = 0.05  # of all tests together, and what each interval leaves out
+COLUMNS = ("first", "second", "figure", "difference", "low", "high", "p", "p_holm", "p_mcnemar", "words")
+# What the p of a table are, for people.
+TESTS = (
+    "p: accuracies by exact permutation of the patients, AUROCs by Obuchowski's test; p (Holm): corrected for all "
+    "comparisons, and what the words go by. McNemar's test takes the images for independent."
+)
 
 
 class Judgement(NamedTuple):
-    """What one phase of one run makes of the test images, all in one order."""
+    """The predictions of one phase of one run for the test images, all in one order."""
 
     name: str
     images: pd.DataFrame  # source_sha256, label, group
     classes: tuple[str, ...]
     probabilities: Floats  # (images, classes)
-    right: dict[str, NDArray[np.bool_]]  # by way of deciding
+    right: dict[str, NDArray[np.bool_]]  # by operating point
 
 
 def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Differences on test, second less first: between all pairs of runs in each phase, and between a run's phases.
 
-    Columns: first, second, figure, difference, low, high (the middle 95 % of a paired bootstrap over patients),
-    p (McNemar's exact test, for accuracies only; it takes the images for independent) and the words that these
-    allow. `progress` is called with (pairs done, pairs).
+    Columns: first, second, figure, difference, low, high (its 95 % interval, paired, over patients), p (for accuracies
+    by exact permutation of the patients, for AUROCs by Obuchowski's test for clustered data), p_holm (corrected for
+    all comparisons), p_mcnemar (McNemar's exact test, which takes the images for independent), reason (why something is
+    not defined) and words (what may be said). `progress` is called with (pairs done, pairs).
 
     Raises:
         OutcomeError: runs on other test images than the first one's.
     """
-    judged = [list(_judgements(run).items()) for run in runs]
+    judged = [list(_judgements(run, tuple(runs[0].settings["classes"])).items()) for run in runs]
     for phases in judged:
         _expect_same_images(judged[0][0][1], phases[0][1])
     pairs = [(one, two) for phases in judged for (_, one), (_, two) in combinations(phases, 2)]
@@ -44,56 +52,57 @@ def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> p
         pairs += [(one, of_second[phase]) for phase, one in first if phase in of_second]
     rows: list[dict[str, Any]] = []
     for done, pair in enumerate(pairs, 1):
-        rows += _compared(*pair)
+        rows += compared(*pair)
         progress(done, len(pairs))
-    return pd.DataFrame(rows, columns=["first", "second", "figure", "difference", "low", "high", "p", "words"])
+    found = pd.DataFrame(rows, columns=[*COLUMNS, "reason"])
+    found["p_holm"] = holm(found["p"].to_numpy(float))
+    found["words"] = [_words(row) for row in found.itertuples(index=False)]
+    return found
 
 
-def told(found: pd.DataFrame) -> pd.DataFrame:
+def as_text(found: pd.DataFrame) -> pd.DataFrame:
     """The same for people: numbers as text, the interval in brackets."""
     table = found[["first", "second", "figure"]].copy()
-    table["difference"] = [
-        f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in found.itertuples(index=False)
-    ]
-    table["McNemar p"] = ["-" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in found["p"]]
+    table["difference"] = [_difference(row) for row in found.itertuples(index=False)]
+    for column, name in (("p", "p"), ("p_holm", "p (Holm)"), ("p_mcnemar", "McNemar p")):
+        table[name] = ["" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in found[column]]
     table["what may be said"] = found["words"]
     return table
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """The exact two-sided p of McNemar's test, by what only one of two got right.
-
-    Source: Dietterich (1998), Approximate Statistical Tests for Comparing Supervised Classification Learning
-    Algorithms; the exact form, by the binomial distribution.
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+def _difference(row: Any) -> str:
+    if np.isnan(row.difference):
+        return "not defined"
+    return f"{row.difference:+.3f}" + ("" if np.isnan(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
 
 
-def _judgements(run: Finished) -> dict[str, Judgement]:
+def _judgements(run: Finished, order: tuple[str, ...]) -> dict[str, Judgement]:
+    """The phases' predictions, by phase; the classes in the given order, if they are the same ones."""
     of_test = run.predictions[run.predictions["split"] == "test"]
     found = {}
     for phase in run.metrics:
         rows = of_test[of_test["phase"] == phase].sort_values(["source_sha256", "label"], ignore_index=True)
         if rows.empty:
             raise OutcomeError(f"{run.name}: its set has no test images, so there is nothing to compare on")
-        classes = tuple(run.settings["classes"])
-        ways = [name for name in rows.columns if name.startswith("predicted (")]
+        own = tuple(run.settings["classes"])
+        classes = order if sorted(order) == sorted(own) else own  # another run may take another one for positive
+        points = [name for name in rows.columns if name.startswith("predicted (")]
         found[phase] = Judgement(
             f"{run.name} {phase}",
             rows[["source_sha256", "label", "group"]],
             classes,
             rows[[f"p({label})" for label in classes]].to_numpy(float),
-            {way[11:-1]: (rows[way] == rows["label"]).to_numpy() for way in ways},
+            {point[11:-1]: (rows[point] == rows["label"]).to_numpy() for point in points},
         )
     return found
 
 
 def _expect_same_images(first: Judgement, other: Judgement) -> None:
     if first.classes != other.classes:
-        raise OutcomeError(f"{first.name} tells {', '.join(first.classes)} apart and {other.name} others")
+        raise OutcomeError(
+            f"{first.name} is of the classes {', '.join(first.classes)}, {other.name} of {', '.join(other.classes)}; "
+            "compare runs of the same classes"
+        )
     columns = ["source_sha256", "label"]
     if not first.images[columns].equals(other.images[columns]):
         of_first, of_other = (set(map(tuple, each.images[columns].to_numpy())) for each in (first, other))
@@ -103,40 +112,69 @@ def _expect_same_images(first: Judgement, other: Judgement) -> None:
         )
 
 
-def _compared(one: Judgement, two: Judgement) -> list[dict[str, Any]]:
-    """A row a figure: AUROC, and accuracy by each way of deciding."""
+def compared(one: Judgement, two: Judgement) -> list[dict[str, Any]]:
+    """A row a figure, as `differences` has them, without the correction: AUROC, and accuracy at each operating point."""
     labels = one.images["label"].map({name: index for index, name in enumerate(one.classes)}).to_numpy()
-    _, code = np.unique(one.images["group"].astype(str), return_inverse=True)
-    names = {way: "accuracy, most probable" if way == "most probable" else f"accuracy at {way}" for way in one.right}
-    names |= {"chosen": "accuracy at the chosen thresholds"} if "chosen" in names else {}
+    patients = np.unique(one.images["group"].astype(str), return_inverse=True)[1]
+    names = {point: _accuracy(point) for point in one.right}
+    gained = {point: two.right[point].astype(int) - one.right[point] for point in names}
+    rankings = [ranked(labels, each.probabilities) for each in (one, two)]
 
-    of_one, of_two = ranked(labels, one.probabilities), ranked(labels, two.probabilities)
+    def figures(weights: Floats) -> dict[str, Floats]:
+        first, second = (np.mean([each.areas(weights)[0] for each in of_run], axis=0) for of_run in rankings)
+        total = weights.sum(axis=-1)
+        return {"AUROC": second - first} | {names[point]: weights @ each / total for point, each in gained.items()}
 
-    def told(weights: Floats) -> dict[str, float]:
-        found = {"AUROC": _auroc(of_two, weights) - _auroc(of_one, weights)}
-        for way, name in names.items():
-            gained = two.right[way].astype(float) - one.right[way]
-            found[name] = float(np.average(gained, weights=weights))
-        return found
-
-    intervals, rows = bootstrap(told, code), []
-    tests = {name: mcnemar(one.right[way], two.right[way]) for way, name in names.items()}
-    for name, value in told(np.ones(len(labels))).items():
-        low, high = intervals[name]
-        p = tests.get(name, np.nan)
+    drawn = bootstrap(figures, patients)
+    fewest, lacking = _fewest(labels, patients, one.classes)
+    support = dict.fromkeys(drawn, int(patients.max()) + 1) | {"AUROC": fewest}
+    tests = {names[point]: (permutation(each, patients), mcnemar(each)) for point, each in gained.items()}
+    rows = []
+    for name, values in figures(np.ones((1, len(labels)))).items():
+        value = float(values[0])
+        low, high = interval(value, drawn[name], support[name], (-1.0, 1.0))
+        p, images = tests.get(name) or (_p_of_auroc(value, labels, patients, one, two, fewest), np.nan)
         row = {"first": one.name, "second": two.name, "figure": name, "difference": value, "low": low, "high": high}
-        rows.append(row | {"p": p, "words": _words(value, low, high, p)})
+        few = f"test holds {support[name]} patient" + (f" with an {lacking}" if name == "AUROC" else "")
+        reason = f"test holds no {lacking}" if np.isnan(value) else f"needs at least 2 patients, {few}"
+        rows.append(row | {"p": p, "p_mcnemar": images, "reason": reason if np.isnan(low) else ""})
     return rows
 
 
-def _auroc(rankings: list[Ranked], weights: Floats) -> float:
-    return float(np.mean([ranking.areas(weights)[0] for ranking in rankings]))
+def _accuracy(point: str) -> str:
+    """The accuracy at an operating point, as the tables call it."""
+    return {"most probable": "accuracy, most probable", "chosen": "accuracy at the chosen thresholds"}.get(
+        point, f"accuracy at {point}"
+    )
 
 
-def _words(difference: float, low: float, high: float, p: float) -> str:
-    """What may be said: only where the interval and the test, if there is one, agree."""
-    if np.isnan(difference) or np.isnan(low):
-        return "not defined on these images"
-    if low <= 0 <= high or p >= LEVEL:
+def _fewest(labels: Labels, patients: NDArray[np.intp], classes: tuple[str, ...]) -> tuple[int, str]:
+    """How many patients have images of the kind that fewest have, and what that kind is."""
+    kinds = [(labels == index, f"image of {name}") for index, name in enumerate(classes)]
+    if len(classes) > 2:
+        kinds += [(labels != index, f"image of a class other than {name}") for index, name in enumerate(classes)]
+    count, place = min((len(np.unique(patients[chosen])), place) for place, (chosen, _) in enumerate(kinds))
+    return count, kinds[place][1]
+
+
+def _p_of_auroc(
+    value: float, labels: Labels, patients: NDArray[np.intp], one: Judgement, two: Judgement, fewest: int
+) -> float:
+    if np.isnan(value):
+        return np.nan
+    indices = [1] if len(one.classes) == 2 else range(len(one.classes))
+    influences = [
+        auroc_influence(labels == index, two.probabilities[:, index])
+        - auroc_influence(labels == index, one.probabilities[:, index])
+        for index in indices
+    ]
+    return clustered(value, np.mean(influences, axis=0), patients, fewest)
+
+
+def _words(row: Any) -> str:
+    """What may be said: that one is better only where the interval and the corrected test agree."""
+    if row.reason:
+        return f"not defined: {row.reason}" if np.isnan(row.difference) else f"no interval: {row.reason}"
+    if row.low <= 0 <= row.high or not row.p_holm < LEVEL:
         return "no evidence of a difference"
-    return "the second is better" if difference > 0 else "the first is better"
+    return "the second is better" if row.difference > 0 else "the first is better"

@@ -23,7 +23,7 @@ class Shown(NamedTuple):
 
 
 def of_run(run: Finished, curves: dict[str, Curves]) -> list[Shown]:
-    """The figures of a run: its training, and what came of it in each phase."""
+    """The figures of a run: its training, and the results of each phase."""
     drawn = {name: _url(plots.svg(figure)) for name, figure in plots.of_run(run, curves).items()}
     return _history(run, drawn) + _ranking(run, curves, drawn) + _probabilities(run, curves, drawn)
 
@@ -35,16 +35,16 @@ def sizes(runs: list[Finished]) -> Shown | None:
         size = run.settings.get("size")
         if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
             continue
-        for phase, told in run.metrics.items():
-            decided = next(iter(told.get("test", told["val"])["decisions"].values()))["accuracy"]
+        for phase, of_phase in run.metrics.items():
+            decided = next(iter(of_phase.get("test", of_phase["val"])["decisions"].values()))["accuracy"]
             if None not in decided.values():
                 numbers = {name: decided[name] for name in ("value", "low", "high")}
                 row = {"run": run.name, "phase": phase, "size": size[0], "shape": f"{size[0]} x {size[1]}"}
-                points.append(row | {"told": interval(decided)} | numbers)
+                points.append(row | {"text": interval(decided)} | numbers)
     if len({point["shape"] for point in points}) < 2:
         return None
     table = pd.DataFrame(points).sort_values(["size", "run"], kind="stable")
-    rows = [list(row) for row in table[["shape", "run", "phase", "told"]].to_numpy()]
+    rows = [list(row) for row in table[["shape", "run", "phase", "text"]].to_numpy()]
     alt = "Accuracy against the size of the images. " + "; ".join(
         f"{row[1]} {row[2]} at {row[0]}: {row[3]}" for row in rows
     )
@@ -81,17 +81,18 @@ def _ranking(run: Finished, curves: dict[str, Curves], drawn: dict[str, str]) ->
     rocs = {name: each.roc for name, each in ranked.items()}
     recalls = {name: each.precision_recall for name, each in ranked.items()}
     areas = _areas(run)
+    of = f" of {run.settings['positive']}, the positive class" if run.settings["positive"] is not None else ""
     return [
         Shown(
             "ROC curve",
             drawn["roc"],
-            f"Sensitivity against false positives. {areas['auroc']}. {_at(rocs, 0.2, 'sensitivity', 'false positives')}",
+            f"Sensitivity against false positives{of}. {areas['auroc']}. {_at(rocs, 0.2, 'sensitivity', 'false positives')}",
             _band_table("false positives", rocs),
         ),
         Shown(
             "Precision and recall",
             drawn["precision-recall"],
-            f"Precision against sensitivity. {areas['auprc']}. {_at(recalls, 0.9, 'precision', 'sensitivity')}",
+            f"Precision against sensitivity{of}. {areas['auprc']}. {_at(recalls, 0.9, 'precision', 'sensitivity')}",
             _band_table("sensitivity", recalls),
         ),
     ]
@@ -100,20 +101,20 @@ def _ranking(run: Finished, curves: dict[str, Curves], drawn: dict[str, str]) ->
 def _probabilities(run: Finished, curves: dict[str, Curves], drawn: dict[str, str]) -> list[Shown]:
     reliability = {phase: each.reliability for phase, each in curves.items()}
     last = list(curves.values())[-1]
-    of = f"of {run.settings['classes'][1]}" if last.sweep else "of the most probable class"
+    of = f"of {run.settings['classes'][1]}, the positive class" if last.sweep else "of the most probable class"
     rows = [
-        [phase, f"{edge:.2f}", str(count), *_numbers(each.came, place)]
+        [phase, f"{edge:.2f}", str(count), _number(each.observed, place), _ends(each.observed, place) or "one patient"]
         for phase, each in reliability.items()
-        for place, (edge, count) in enumerate(zip(each.came.x, each.counts, strict=True))
+        for place, (edge, count) in enumerate(zip(each.observed.x, each.counts, strict=True))
         if count
     ]
-    alt = f"How often it came against the probability told {of}. {_areas(run)['ece']}."
+    alt = f"Observed frequency against the mean predicted probability {of}. {_areas(run)['ece']}."
     found = [
         Shown(
             "Reliability",
             drawn["reliability"],
             alt,
-            [["phase", "mean told", "images", "came", "95 % interval"], *rows],
+            [["phase", "mean predicted probability", "images", "observed frequency", "95 % interval"], *rows],
         )
     ]
     if last.sweep:
@@ -123,7 +124,7 @@ def _probabilities(run: Finished, curves: dict[str, Curves], drawn: dict[str, st
             Shown(
                 f"Threshold, {list(curves)[-1]}",
                 drawn["threshold"],
-                f"What each threshold gives. {_at(last.sweep, 0.5, '', 'the threshold')}.{chosen}",
+                f"What each threshold of the probability {of} gives. {_at(last.sweep, 0.5, '', 'the threshold')}.{chosen}",
                 _band_table("threshold", last.sweep),
             )
         )
@@ -135,18 +136,15 @@ def _areas(run: Finished) -> dict[str, str]:
     words = {"auroc": "AUROC", "auprc": "AUPRC", "ece": "Calibration error"}
     return {
         name: f"{word}: "
-        + ", ".join(f"{phase} {interval(told.get('test', told['val'])[name])}" for phase, told in run.metrics.items())
+        + ", ".join(f"{phase} {interval(each.get('test', each['val'])[name])}" for phase, each in run.metrics.items())
         for name, word in words.items()
     }
 
 
 def _at(of: dict[str, Band], x: float, y_is: str, x_is: str) -> str:
     """Each curve's value at one place, in words."""
-    told = []
-    for name, band in of.items():
-        value = band.y[int(np.abs(band.x - x).argmin())]
-        told.append(f"{name} {f'{value:.3f}' if np.isfinite(value) else 'not defined'}")
-    return " ".join(filter(None, ["At", f"{x:g}", x_is, y_is])) + ": " + ", ".join(told)
+    values = [f"{name} {_number(band, int(np.abs(band.x - x).argmin()))}" for name, band in of.items()]
+    return " ".join(filter(None, ["At", f"{x:g}", x_is, y_is])) + ": " + ", ".join(values)
 
 
 def _band_table(x: str, of: dict[str, Band]) -> list[list[str]]:
@@ -154,14 +152,21 @@ def _band_table(x: str, of: dict[str, Band]) -> list[list[str]]:
     places = [place for place in range(len(first)) if round(first[place] * 50) % _EVERY == 0]
     return [
         [x, *of],
-        *([f"{first[place]:.1f}", *(" ".join(_numbers(band, place)) for band in of.values())] for place in places),
+        *(
+            [f"{first[place]:.1f}", *(f"{_number(band, place)} {_ends(band, place)}".strip() for band in of.values())]
+            for place in places
+        ),
     ]
 
 
-def _numbers(band: Band, place: int) -> list[str]:
-    value, low, high = band.y[place], band.low[place], band.high[place]
-    there = np.isfinite(low) and np.isfinite(high)
-    return [f"{value:.3f}" if np.isfinite(value) else "-", f"[{low:.3f}, {high:.3f}]" if there else ""]
+def _number(band: Band, place: int) -> str:
+    value = band.y[place]
+    return f"{value:.3f}" if np.isfinite(value) else "not defined"
+
+
+def _ends(band: Band, place: int) -> str:
+    low, high = band.low[place], band.high[place]
+    return f"[{low:.3f}, {high:.3f}]" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def _url(svg: bytes) -> str:

@@ -39,8 +39,8 @@ def accuracies(runs: list[Finished]) -> Forest:
     found: list[tuple[list[str], dict[str, Any], float | None]] = []
     alone = len(runs) == 1
     for run in runs:
-        for phase, told in run.metrics.items():
-            measured = told.get("test", told["val"])
+        for phase, of_phase in run.metrics.items():
+            measured = of_phase.get("test", of_phase["val"])
             first = next(iter(measured["decisions"].values()))["accuracy"]
             study = run.study[phase == "fine-tuned"] / 100 if run.study else None
             cells = [
@@ -61,23 +61,24 @@ def accuracies(runs: list[Finished]) -> Forest:
     return Forest("Accuracy, and AUROC", head[:shown], rows, scale.ticks, None)
 
 
-def differences(found: pd.DataFrame, told: pd.DataFrame) -> list[Forest]:
+def differences(found: pd.DataFrame, texts: pd.DataFrame) -> list[Forest]:
     """A forest plot for each figure that was compared, of the two tables of train.difference."""
     forests = []
     for figure in found["figure"].unique():
         chosen = found["figure"] == figure
-        part, words = found[chosen], told[chosen]
+        part, words = found[chosen], texts[chosen]
         ends = part[["difference", "low", "high"]].to_numpy(float).ravel()
         widest = max((abs(end) for end in ends if math.isfinite(end)), default=0.0) or 0.01
         scale = _Scale(-widest, widest)
+        shown = ["difference", "p", "p (Holm)", *(["McNemar p"] if part["p_mcnemar"].notna().any() else [])]
         rows = [
             Row(
-                [f"{row.second} less {row.first}", text["difference"], text["McNemar p"], _named(row.words, row)],
+                [f"{row.second} less {row.first}", *text[shown], _named(row.words, row)],
                 scale.mark(row.low, row.difference, row.high),
             )
             for row, (_, text) in zip(part.itertuples(index=False), words.iterrows(), strict=True)
         ]
-        head = ["comparison", "difference", "McNemar p", "what may be said"]
+        head = ["comparison", *shown, "what may be said"]
         forests.append(Forest(f"Difference in {figure}", head, rows, scale.ticks, scale.place(0)))
     return forests
 

@@ -1,6 +1,6 @@
-"""Which images to look at: a run's most confident mistakes, its least certain answers and some right ones.
+"""Which images to look at: a run's most confident mistakes, its least certain predictions and some right ones.
 
-Each is shown beside where in it the evidence for the answer is (Grad-CAM).
+Each is shown beside where in it the evidence for the prediction is (Grad-CAM).
 """
 
 import base64
@@ -37,7 +37,7 @@ Heat = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]  
 
 
 class Picked(NamedTuple):
-    """An image to look at: `row` is its place among the scored, `predicted` the index of the class it was taken for."""
+    """An image to look at: `row` is its place among the scored, `predicted` the index of the predicted class."""
 
     row: int
     kind: str
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
     kind: str
     label: str
     predicted: str
-    probability: float  # of the predicted class
+    probability: str  # of the predicted class, beside what it was decided by
     image: str | None = None  # data URLs
     overlay: str | None = None
     where: str = ""  # the evidence, in words
@@ -64,7 +64,7 @@ def pick(of: Scored, threshold: float | None) -> list[Picked]:
     those nearest to the threshold or, with several classes, whose two most probable classes are nearest.
 
     Args:
-        of: what a phase makes of the images.
+        of: the predictions of a phase.
         threshold: with two classes, from which probability on the second is predicted; None: 0.5.
     """
     own = of.probabilities[np.arange(len(of.labels)), of.labels]
@@ -107,12 +107,15 @@ def manifest_of(run: Finished, root: Path) -> tuple[pd.DataFrame | None, str]:
     return None, f"the set's manifest, {named.name}, is not there any more"
 
 
-def see(of: Scored, picked: list[Picked], rows: pd.DataFrame | None, root: Path, heat: Heat | None) -> list[Seen]:
+def see(
+    of: Scored, picked: list[Picked], threshold: float | None, rows: pd.DataFrame | None, root: Path, heat: Heat | None
+) -> list[Seen]:
     """The picked images with what is to be shown of them, in their order.
 
     Args:
-        of: what a phase makes of the images.
+        of: the predictions of a phase.
         picked: which of them.
+        threshold: as `pick` has it.
         rows: of the set's manifest; without, no image is shown. An image whose checksum isn't the manifest's isn't
             the one that was judged, so it isn't shown.
         root: what the manifest's paths are relative to.
@@ -124,19 +127,36 @@ def see(of: Scored, picked: list[Picked], rows: pd.DataFrame | None, root: Path,
     heats = {} if heat is None else _heats(picked, pixels, heat)
     seen = []
     for place, (each, image) in enumerate(zip(picked, pixels, strict=True)):
-        told = Seen(
+        shown = Seen(
             Path(paths[each.row]).name,
             each.kind,
             of.classes[of.labels[each.row]],
             of.classes[each.predicted],
-            float(of.probabilities[each.row, each.predicted]),
+            probability(of, each, threshold),
         )
         if image is not None:
-            told = told._replace(image=jpeg(image))
+            shown = shown._replace(image=jpeg(image))
         if image is not None and place in heats:
-            told = told._replace(overlay=jpeg(overlay(image, heats[place])), where=where(heats[place]))
-        seen.append(told)
+            shown = shown._replace(overlay=jpeg(overlay(image, heats[place])), where=where(heats[place]))
+        seen.append(shown)
     return seen
+
+
+def probability(of: Scored, picked: Picked, threshold: float | None) -> str:
+    """The predicted class's probability, and what made it the predicted one.
+
+    With two classes that is the threshold of the positive one, by which 0.413 can be a confident prediction; with more
+    it is the runner-up.
+    """
+    of_image = of.probabilities[picked.row]
+    if len(of.classes) == 2:
+        at_least = 0.5 if threshold is None else threshold
+        decided = f"{of.classes[1]} from {at_least:.3f} on"
+        own = "" if picked.predicted == 1 else f"; of {of.classes[1]} {of_image[1]:.3f}"
+        return f"{of_image[picked.predicted]:.3f}{own} ({decided})"
+    rest = np.delete(np.arange(len(of.classes)), picked.predicted)
+    second = rest[of_image[rest].argmax()]
+    return f"{of_image[picked.predicted]:.3f} (runner-up: {of.classes[second]}, {of_image[second]:.3f})"
 
 
 def _heats(picked: list[Picked], pixels: list[Pixels | None], heat: Heat) -> dict[int, NDArray[np.float32]]:

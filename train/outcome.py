@@ -57,11 +57,13 @@ def read(run: Path) -> Finished:
         found = Finished(run.as_posix(), settings, metrics, history, predictions)
         for needed in ("set", "classes", "images"):
             settings[needed]
-        if "source_sha256" not in predictions or any("decisions" not in told["val"] for told in metrics.values()):
+        of_older = "positive" not in settings or any("decisions" not in told["val"] for told in metrics.values())
+        if "source_sha256" not in predictions or of_older:
             raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
+        summary(found), overview([found])  # so that a figure that is missing is known before anything is computed
     except OutcomeError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise OutcomeError(
             f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
         ) from None
@@ -84,14 +86,16 @@ def summary(run: Finished) -> pd.DataFrame:
 def figures(measured: dict[str, Any], threshold: float | None, name: str, split: str = "test") -> pd.DataFrame:
     """What `measure.metrics` gave as a table: a row a figure, the numbers in the column `name`."""
     column = {NAMES[figure]: interval(measured[figure]) for figure in RANKED}
-    for way, decided in measured["decisions"].items():
-        at = {"chosen": "chosen threshold", "0.5": "at 0.5"}.get(way, way)
+    for point, decided in measured["decisions"].items():
+        at = {"chosen": "chosen threshold", "0.5": "at 0.5"}.get(point, point)
         column |= {f"{NAMES[figure]}, {at}": interval(decided[figure]) for figure in DECIDED}
     if threshold is not None:
         column["chosen threshold"] = f"{threshold:.3f}"
     for label, of_class in measured.get("per_class", {}).items():
         column |= {f"{label}: {NAMES[figure]}": interval(value) for figure, value in of_class.items()}
     head = f"{split} of {measured['images']:,} images, {measured['patients']:,} patients"
+    if measured.get("positive") is not None:
+        head += f"; positive: {measured['positive']}"
     return pd.DataFrame({head: list(column), name: list(column.values())})
 
 
@@ -100,19 +104,22 @@ def overview(runs: list[Finished]) -> pd.DataFrame:
     rows = []
     for run in runs:
         row: dict[str, Any] = {"run": run.name} | run.settings["images"]
+        row["positive"] = run.settings.get("positive") or "one of several"
         for phase in ("frozen", "fine-tuned"):
             measured = run.metrics.get(phase, {}).get("test")
             first = next(iter(measured["decisions"].values())) if measured else None
-            row[f"accuracy {phase}"] = interval(first["accuracy"]) if first else "-"
-            row[f"AUROC {phase}"] = interval(measured["auroc"]) if measured else "-"
+            missing = "no test images" if phase in run.metrics else f"not {phase}"
+            row[f"accuracy {phase}"] = interval(first["accuracy"]) if first else missing
+            row[f"AUROC {phase}"] = interval(measured["auroc"]) if measured else missing
         row["the study's accuracy"] = f"{run.study[0]:.2f} -> {run.study[1]:.2f}" if run.study else "-"
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def interval(figure: dict[str, float | None]) -> str:
-    """`0.838 [0.801, 0.871]`, with a dash for what is not defined."""
+def interval(figure: dict[str, Any]) -> str:
+    """`0.838 [0.801, 0.871]`, or why the figure or its interval is not defined."""
     value, low, high = (figure[name] for name in ("value", "low", "high"))
+    reason = figure.get("reason", "")
     if value is None:
-        return "-"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        return f"not defined: {reason}"
+    return f"{value:.3f} ({reason})" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

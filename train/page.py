@@ -97,28 +97,36 @@ def _names(runs: list[Path]) -> list[str]:
 def _read(folder: Path, name: str) -> Finished:
     """A run whose every part is as `fit` writes it, under the name that the page calls it."""
     run = outcome.read(folder)
-    classes = run.settings["classes"]
-    if not (
-        isinstance(classes, list) and len(set(map(str, classes))) >= 2 and all(isinstance(n, str) for n in classes)
-    ):
-        raise OutcomeError(f"{folder}: settings.json is damaged: got the classes {classes!r:.80}; train the run again")
     try:
-        outcome.summary(run)
-        outcome.overview([run])
+        _expect_classes(folder, run)
         card.of(run, None, {})
         for split in ("val", "test"):
-            if all(split in told for told in run.metrics.values()):
+            if all(split in of_phase for of_phase in run.metrics.values()):
                 _confusions(run, split)
         _lead(run)
         run.history[["loss", "accuracy", "val_loss", "val_accuracy"]].astype(float)
         run.history["epoch"].astype(int)
         for phase in run.metrics:
             bands.scored(run, phase)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, RecursionError) as error:
         if isinstance(error, OutcomeError):
             raise
         raise OutcomeError(f"{folder} is damaged ({type(error).__name__}: {error}); train the run again") from None
     return run._replace(name=name)
+
+
+def _expect_classes(folder: Path, run: Finished) -> None:
+    """That the classes are at least two names, and the positive one the second of two."""
+    classes, positive = run.settings["classes"], run.settings["positive"]
+    if not (
+        isinstance(classes, list) and len(set(map(str, classes))) >= 2 and all(isinstance(n, str) for n in classes)
+    ):
+        raise OutcomeError(f"{folder}: settings.json is damaged: got the classes {classes!r:.80}; train the run again")
+    if positive != (classes[1] if len(classes) == 2 else None):
+        raise OutcomeError(
+            f"{folder}: settings.json is damaged: got the positive class {positive!r:.80} of {', '.join(classes)!r:.80}; "
+            "train the run again"
+        )
 
 
 def _section(name: str, folder: Path, run: Finished, root: Path, load_heat: LoadHeat) -> RunSection:
@@ -146,7 +154,10 @@ def _lead(run: Finished) -> str:
     """What was trained on what, in a line."""
     images = ", ".join(f"{count:,} {split}" for split, count in run.settings["images"].items())
     classes = " and ".join(run.settings["classes"]) if len(run.settings["classes"]) < 5 else "many classes"
-    return f"{run.settings.get('backbone', 'A model')} on {run.settings['set']}: {images} images of {classes}."
+    positive = f" {run.settings['positive']} is the positive class." if run.settings["positive"] is not None else ""
+    return (
+        f"{run.settings.get('backbone', 'A model')} on {run.settings['set']}: {images} images of {classes}.{positive}"
+    )
 
 
 def _seen(
@@ -158,17 +169,18 @@ def _seen(
     root: Path,
     load_heat: LoadHeat,
 ) -> tuple[list[mistakes.Seen], str]:
-    picked = mistakes.pick(of, plots.threshold(run))
+    threshold = plots.threshold(run)
+    picked = mistakes.pick(of, threshold)
     if rows is None:
-        return mistakes.see(of, picked, None, root, None), f"The images are not shown: {gone}."
+        return mistakes.see(of, picked, threshold, None, root, None), f"The images are not shown: {gone}."
     size = (int(rows["width"].iloc[0]), int(rows["height"].iloc[0]))
     heat, why = load_heat(folder, size)
-    seen = mistakes.see(of, picked, rows, root, heat)
+    seen = mistakes.see(of, picked, threshold, rows, root, heat)
     missing = sum(each.image is None for each in seen)
-    told = [f"{missing} of {len(seen)} images are not shown: they are gone or have changed since."] if missing else []
+    faults = [f"{missing} of {len(seen)} images are not shown: they are gone or have changed since."] if missing else []
     if why:
-        told.append(f"Where the evidence is can't be shown: {why}.")
-    return seen, " ".join(told)
+        faults.append(f"Where the evidence is can't be shown: {why}.")
+    return seen, " ".join(faults)
 
 
 def _set_card(run: Finished, root: Path) -> dict[str, Any]:
@@ -188,10 +200,13 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
 
 def _confusions(run: Finished, split: str) -> list[Confusion]:
     found = []
-    for phase, told in run.metrics.items():
-        for way, decided in told[split]["decisions"].items():
-            at = {"most probable": "the most probable class", "0.5": "from 0.5 on"}.get(way)
-            title = f"{phase}, {at or 'from the chosen threshold on, ' + format(told['threshold']['value'], '.3f')}"
+    for phase, of_phase in run.metrics.items():
+        for point, decided in of_phase[split]["decisions"].items():
+            if point == "most probable":
+                title = f"{phase}, the most probable class"
+            else:
+                at = "0.5" if point == "0.5" else f"the chosen threshold, {of_phase['threshold']['value']:.3f},"
+                title = f"{phase}, {run.settings['positive']} from {at} on"
             rows = [[(n, round(10 * n / max(1, sum(row)))) for n in row] for row in decided["confusion"]]
             found.append(Confusion(title, rows))
     return found
@@ -207,8 +222,8 @@ def _rescaling(folder: Path) -> figures.Shown | None:
         table = _cells(pd.read_csv(folder / "rescaling.csv", dtype=str, keep_default_na=False))
     except (OSError, ValueError):
         table = []
-    told = "; ".join(f"{row[0]}: SSIM {row[1]}, PSNR {row[2]}" for row in table[1:] if len(row) >= 3)
-    alt = f"An original image beside itself rescaled to other sizes. {told}"
+    losses = "; ".join(f"{row[0]}: SSIM {row[1]}, PSNR {row[2]}" for row in table[1:] if len(row) >= 3)
+    alt = f"An original image beside itself rescaled to other sizes. {losses}"
     return figures.Shown("What rescaling loses", picture, alt, table)
 
 
@@ -219,13 +234,13 @@ def _compared(runs: list[Finished]) -> tuple[list[forest.Forest], str]:
         found = difference.differences(runs, lambda done, total: None)  # noqa: ARG005
     except OutcomeError as error:
         return shown, str(error)
-    told = difference.told(found)
+    texts = difference.as_text(found)
     if len(runs) == 1:  # whose name says nothing
-        for each in (found, told):
+        for each in (found, texts):
             each[["first", "second"]] = each[["first", "second"]].map(
                 lambda name: name.removeprefix(f"{runs[0].name} ")
             )
-    return shown + forest.differences(found, told), ""
+    return shown + forest.differences(found, texts), ""
 
 
 def _rendered(
@@ -244,6 +259,7 @@ def _rendered(
         uncompared=uncompared,
         sizes=sizes,
         kinds=mistakes.KINDS,
+        tests=difference.TESTS,
         use=card.USE,
         no_device=card.NO_DEVICE,
     )

@@ -1,7 +1,7 @@
 """Curves of finished runs, drawn: one panel a figure, so that a phone shows them as well.
 
-No line is told by its colour alone: each has its own dashes or marks as well. The colours are those of Okabe and Ito,
-which every kind of colour vision tells apart.
+No line is known by its colour alone: each has its own dashes or marks as well. The colours are those of Okabe and Ito,
+which every kind of colour vision can distinguish.
 """
 
 import functools
@@ -24,7 +24,7 @@ from train.outcome import Finished
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-LINES = len(_COLOURS)  # more can't be told apart
+LINES = len(_COLOURS)  # more can't be distinguished
 _STYLE: Any = {
     "text.parse_math": False,  # a class may be called $x$
     "svg.fonttype": "none",  # text stays text
@@ -123,21 +123,21 @@ def sweep(of: dict[str, Band], threshold: float | None) -> Figure:
 
 
 @_styled
-def reliability(of: dict[str, Reliability], told: str) -> Figure:
-    """How often it came against the probability told of it, by bin, with the number of images of each bin below."""
+def reliability(of: dict[str, Reliability], predicted: str) -> Figure:
+    """Observed frequency against mean predicted probability, by bin, with the number of images of each bin below."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axis, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    axis.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1, label="as told")
+    axis.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1, label="perfectly calibrated")
     for place, (name, each) in enumerate(of.items()):
-        x, y, low, high = (values[each.counts > 0] for values in each.came)
-        # A bin whose rate is always 0 or 1, or seldom drawn, has no interval.
+        x, y, low, high = (values[each.counts > 0] for values in each.observed)
+        # A bin with images of one patient only has no interval.
         ends = np.nan_to_num(np.clip([y - low, high - y], 0, None))
         look: dict[str, Any] = {"color": _COLOURS[place], "linestyle": _DASHES[place], "marker": "os"[place % 2]}
         axis.errorbar(x, y, ends, label=name, markersize=4, capsize=2, elinewidth=1, **look)
         edges = np.linspace(0, 1, len(each.counts) + 1)
         below.stairs(each.counts, edges, color=_COLOURS[place], linestyle=_DASHES[place])
-    axis.set(ylabel="came", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    below.set(xlabel=f"probability told of {short(told)}", ylabel="images")
+    axis.set(ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    below.set(xlabel=f"mean predicted probability of {short(predicted)}", ylabel="images")
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left")
     return figure
@@ -159,11 +159,11 @@ def by_size(points: pd.DataFrame) -> Figure:
 def of_run(run: Finished, curves: dict[str, Curves]) -> dict[str, Figure]:
     """All figures of a run by name; `threshold` only with two classes."""
     drawn, last = rankings(curves), list(curves.values())[-1]
-    told = run.settings["classes"][1] if last.sweep else "the most probable class"
+    predicted = run.settings["classes"][1] if last.sweep else "the most probable class"
     found = {name: history(run.history, name) for name in ("accuracy", "loss")}
     found["roc"] = roc({name: each.roc for name, each in drawn.items()})
     found["precision-recall"] = precision_recall({name: each.precision_recall for name, each in drawn.items()})
-    found["reliability"] = reliability({phase: each.reliability for phase, each in curves.items()}, told)
+    found["reliability"] = reliability({phase: each.reliability for phase, each in curves.items()}, predicted)
     if last.sweep:
         found["threshold"] = sweep(last.sweep, threshold(run))
     return found
@@ -184,7 +184,7 @@ def threshold(run: Finished) -> float | None:
 def rankings(of: dict[str, Curves]) -> dict[str, Ranking]:
     """What the ranking figures show: of two classes both phases, of more each class in the last phase.
 
-    Of more classes than lines can be told apart, those that are ranked worst.
+    Of more classes than lines can be distinguished, those that are ranked worst.
     """
     last = list(of.values())[-1].ranking
     if len(last) == 1:

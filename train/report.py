@@ -1,4 +1,4 @@
-"""What came of a run, for the eye: the study's three figures."""
+"""The study's three figures of a run: training curves, what rescaling loses, before and after augmentation."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import mean_squared_error, structural_similarity
 
 from manifests.contract import write_atomically
 from manifests.pixels import Pixels, UnreadableImage, decode
 from train import plots
 from train.artist import VARIANTS, Samples
+
+_WINDOW = 7  # pixels; the side of the window that skimage takes where the image is no smaller
+_SMALLEST = 3  # pixels; the side of the smallest window that SSIM can be computed in
 
 
 def curves(history: pd.DataFrame, title: str, path: Path) -> None:
@@ -29,7 +32,8 @@ def rescaling(chosen: Samples, path: Path) -> None:
     """An original beside itself rescaled to the set's size, half and double of it, and how much each loses.
 
     The loss is measured where the original is: reduced (area averages), brought back to its size (bicubic) and
-    compared by SSIM and PSNR, as a mean over up to 12 sources. The numbers are beside the picture, in NAME.csv.
+    compared, over up to 12 sources: the mean SSIM, and the PSNR of the mean squared error, which one source that loses
+    nothing doesn't make infinite. The numbers are beside the picture, in NAME.csv.
     """
     originals = _readable(chosen.originals)
     if not originals:
@@ -42,13 +46,11 @@ def rescaling(chosen: Samples, path: Path) -> None:
     shown, rows = originals[0], [("size", "SSIM", "PSNR in dB", "images")]
     _show(axes[0], shown, f"original\n{shown.shape[1]} x {shown.shape[0]}")
     for axis, size in zip(axes[1:], sizes, strict=True):
-        losses = [_loss(original, size) for original in originals]
-        ssim, psnr = np.mean([loss[0] for loss in losses]), np.mean([loss[1] for loss in losses])
-        told = f"PSNR {psnr:.1f} dB" if np.isfinite(psnr) else "identical"
-        _show(axis, _resized(shown, size), f"{size[0]} x {size[1]}\nSSIM {ssim:.3f}, {told}, n = {len(losses)}")
-        rows.append(
-            (f"{size[0]} x {size[1]}", f"{ssim:.3f}", told.removeprefix("PSNR ").removesuffix(" dB"), str(len(losses)))
-        )
+        ssim, error = np.mean([_loss(original, size) for original in originals], axis=0)
+        psnr = f"{10 * np.log10(255**2 / error):.1f}" if error > 0 else "identical"
+        label = f"PSNR {psnr} dB" if error > 0 else psnr
+        _show(axis, _resized(shown, size), f"{size[0]} x {size[1]}\nSSIM {ssim:.3f}, {label}, n = {len(originals)}")
+        rows.append((f"{size[0]} x {size[1]}", f"{ssim:.3f}", psnr, str(len(originals))))
     figure.savefig(path, dpi=120)
     write_atomically(path.with_suffix(".csv"), "".join(f"{','.join(row)}\n" for row in rows))
 
@@ -68,27 +70,34 @@ def augmentation(chosen: Samples, path: Path) -> None:
 
 
 def _readable(files: list[Path]) -> list[Pixels]:
-    """Those that can still be read, as gray images."""
+    """Those that can still be read and are not too small for SSIM, gray or in colour."""
     found = []
     for file in files:
         try:
             image = decode(file.read_bytes())
         except (OSError, UnreadableImage):
             continue
-        found.append(image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L")))
+        if min(image.shape[:2]) >= _SMALLEST:
+            found.append(image)
     return found
 
 
 def _resized(image: Pixels, size: tuple[int, int]) -> Pixels:
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    width, height = (max(1, side) for side in size)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def _loss(original: Pixels, size: tuple[int, int]) -> tuple[float, float]:
-    """(SSIM, PSNR in dB) of an image that was reduced to `size` and brought back."""
-    if min(size) < 1 or (size[0] >= original.shape[1] and size[1] >= original.shape[0]):
-        return 1.0, float("inf")  # nothing is lost by enlarging
-    back = np.asarray(Image.fromarray(_resized(original, size)).resize(original.shape[::-1], Image.Resampling.BICUBIC))
-    return float(structural_similarity(original, back)), float(peak_signal_noise_ratio(original, back))
+    """(SSIM, mean squared error) of an image that was reduced to `size` and brought back."""
+    height, width = original.shape[:2]
+    if size[0] >= width and size[1] >= height:
+        return 1.0, 0.0  # nothing is lost by enlarging
+    back = np.asarray(Image.fromarray(_resized(original, size)).resize((width, height), Image.Resampling.BICUBIC))
+    window = min(height, width, _WINDOW)
+    window -= 1 - window % 2  # its side is odd
+    channels = 2 if original.ndim == 3 else None
+    ssim = structural_similarity(original, back, win_size=window, data_range=255, channel_axis=channels)
+    return float(ssim), float(mean_squared_error(original, back))
 
 
 def _show(axis: Any, image: NDArray[np.uint8], title: str) -> None:

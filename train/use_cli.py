@@ -57,7 +57,7 @@ def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | N
     counts = ", ".join(f"{(rows['predicted'] == name).sum():,} {name}" for name in trained.classes)
     rule = "the most probable class"
     if trained.threshold is not None:
-        rule = f"{trained.classes[1]} from {trained.threshold:g} on"
+        rule = f"{trained.classes[1]} from {trained.threshold:g} on, the positive class"
     say(f"{len(rows):,} files: {counts} ({rule})")
     failed = int((rows["error"] != "").sum())
     if failed:

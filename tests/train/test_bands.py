@@ -62,9 +62,9 @@ def test_reliability_is_what_came_of_each_bin() -> None:
     """Told 0.9 and come half the time: one bin, at one half; the others are empty."""
     found = bands.curves(scored([0, 1] * 10, [0.9] * 20, list(range(20)))).reliability
     assert found.counts.tolist() == [0] * 13 + [20, 0]
-    assert (found.came.x[13], found.came.y[13]) == pytest.approx((0.9, 0.5))
-    assert found.came.low[13] < 0.5 < found.came.high[13]
-    assert np.isnan(found.came.y[:13]).all()
+    assert (found.observed.x[13], found.observed.y[13]) == pytest.approx((0.9, 0.5))
+    assert found.observed.low[13] < 0.5 < found.observed.high[13]
+    assert np.isnan(found.observed.y[:13]).all()
 
 
 def test_of_one_class_nothing_is_ranked() -> None:

@@ -148,6 +148,44 @@ def test_options_of_training_reach_the_run(image_set: Callable[..., Path]) -> No
 
 
 @pytest.mark.slow
+def test_the_positive_class_is_said_and_the_same_everywhere(image_set: Callable[..., Path]) -> None:
+    """COVID and not NORMAL, in what is printed, in all files and in the model; --positive turns it."""
+    manifest = image_set(classes=("COVID", "NORMAL"))
+    root = manifest.parent.parent
+    images = [str(path) for path in sorted((root / "data" / "tiny" / "test").rglob("*.jpg"))]
+    runs = {"COVID": (), "NORMAL": ("--positive", "NORMAL")}
+    for positive, options in runs.items():
+        run = root / "runs" / positive
+        short = ["--run", str(run), "--fine-tune-epochs", "0", "--engine", "tensorflow", "--sensitivity", "1"]
+        result = fit(manifest, *short, *options)
+        assert result.exit_code == 0, result.output
+        why = "the name 'NORMAL' says negative" if positive == "COVID" else "as --positive says"
+        assert f"Positive class: {positive} ({why}; --positive CLASS sets it)" in result.output.splitlines()
+        assert f"positive: {positive}" in result.output
+        settings = json.loads((run / "settings.json").read_text())
+        metrics = json.loads((run / "metrics.json").read_text())["frozen"]
+        assert (settings["positive"], settings["classes"][1]) == (positive, positive)
+        assert metrics["val"]["positive"] == metrics["test"]["positive"] == positive
+        assert metrics["val"]["decisions"]["chosen"]["sensitivity"]["value"] == 1.0
+        table = pd.read_csv(run / "predictions.csv", dtype=str)
+        val = table[table["split"] == "val"]
+        assert (val.loc[val["label"] == positive, "predicted (chosen)"] == positive).all(), "all of it were to be found"
+        predicted = CliRunner().invoke(main, ["predict", str(run), *images, "--out", str(run / "out.csv")])
+        value = metrics["threshold"]["value"]
+        assert f"{positive} from {value:g} on, the positive class" in predicted.output
+        of_test = table[table["split"] == "test"].sort_values("path")
+        found = pd.read_csv(run / "out.csv").sort_values("file")
+        np.testing.assert_allclose(found[f"p({positive})"], of_test[f"p({positive})"].astype(float), atol=1e-4)
+        model = keras.saving.load_model(run / "model.keras", safe_mode=True)
+        pixels = np.stack([np.asarray(Image.open(image).convert("RGB"), np.float32) for image in found["file"]])
+        np.testing.assert_allclose(model(pixels)[:, 0], found[f"p({positive})"], atol=1e-5)
+    compared = CliRunner().invoke(main, ["compare", *(str(root / "runs" / name) for name in runs)])
+    assert compared.exit_code == 0, compared.output
+    for positive in runs:
+        assert positive in compared.output
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     image_set: Callable[..., Path], disk: Callable[[int], Path]
 ) -> None:
@@ -183,6 +221,10 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_rate_to_lower(image_set:
         (["fit", "nowhere.csv"], "nowhere.csv: no such manifest"),
         (["fit", "{manifest}", "--root", "{root}", "--weights", "nowhere.h5"], "--weights nowhere.h5: no such file"),
         (["fit", "{manifest}", "--root", "{root}", "--weights", "random", "--fine-tune-layers", "999"], "has 189"),
+        (
+            ["fit", "{manifest}", "--root", "{root}", "--weights", "random", "--positive", "ill"],
+            "--positive ill is for one of two classes; the set has 2: class0, class1",
+        ),
         (["compare", "{root}"], "holds no finished run"),
         (["report", "{root}"], "holds no finished run"),
         (["report", "{root}", "--out", "{root}/page.pdf"], "should end in .html"),

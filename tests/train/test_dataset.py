@@ -29,6 +29,61 @@ def test_labels_are_indices_of_the_sorted_classes(image_set: Callable[..., Path]
     assert [dataset.classes[index] for index in dataset.labels(dataset.rows)] == dataset.rows["label"].tolist()
 
 
+@pytest.mark.parametrize(
+    ("labels", "positive", "classes"),
+    [
+        (("COVID", "NORMAL"), None, ("NORMAL", "COVID")),
+        (("COVID", "NORMAL"), "NORMAL", ("COVID", "NORMAL")),
+        (("01", "02"), None, ("01", "02")),
+        (("01", "02"), "01", ("02", "01")),
+        (("NORMAL", "b", "a"), None, ("NORMAL", "a", "b")),
+    ],
+)
+def test_the_positive_class_is_the_second_of_two(
+    image_set: Callable[..., Path], labels: tuple[str, ...], positive: str | None, classes: tuple[str, ...]
+) -> None:
+    """By its name or as asked for; more classes are sorted, and none is the positive one."""
+    manifest = image_set(classes=labels, train=1, val=1, test=1)
+    dataset = datasets.read(manifest, manifest.parent.parent, positive)
+    assert dataset.classes == classes
+    assert dataset.positive == (classes[1] if len(classes) == 2 else None)
+    assert [dataset.classes[index] for index in dataset.labels(dataset.rows)] == dataset.rows["label"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(2, "--positive ill is .* 2: class0, class1"), (3, "3: class0, class1, class2")]
+)
+def test_a_positive_class_that_is_none_is_refused(image_set: Callable[..., Path], count: int, told: str) -> None:
+    """The message names the option and the set's classes; with more than two none can be positive."""
+    manifest = image_set(classes=count)
+    with pytest.raises(datasets.DatasetError, match=told):
+        datasets.read(manifest, manifest.parent.parent, "ill" if count == 2 else "class1")
+
+
+@pytest.mark.parametrize(
+    ("classes", "recipe", "told"),
+    [
+        (2, {"keep_source_val": True}, "split anew (leave keep_source_val out of the recipe)"),
+        (2, {"keep_source_val": False, "val": 0.1}, "than chance; give it a larger share (val in the recipe, now 0.1)"),
+        (2, {"keep_source_val": False, "val": 0.2}, "which threshold is chosen, is little better than chance"),
+        (5, None, "when training stops is little better than chance"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_validation_is_true_of_the_set(
+    image_set: Callable[..., Path], classes: int, recipe: dict[str, object] | None, told: str
+) -> None:
+    """Of several classes no threshold is chosen, and a recipe that has no keep_source_val isn't to leave it out."""
+    manifest = image_set(classes=classes, train=1, val=2, test=1)
+    dataset = datasets.read(manifest, manifest.parent.parent)
+    if recipe is not None:
+        dataset = dataset._replace(card=dataset.card | {"recipe": recipe})
+    (warning,) = datasets.validation_warnings(dataset)
+    assert warning.startswith(f"validation holds {2 * classes} images: ")
+    assert warning.endswith(told)
+    (_, augmented) = datasets.validation_warnings(dataset._replace(rows=dataset.rows.assign(variant=1)))
+    assert ("threshold" in augmented) == (classes == 2)
+
+
 def test_a_missing_image_is_named(image_set: Callable[..., Path]) -> None:
     """An image that was deleted is named before anything is computed."""
     manifest = image_set()

@@ -46,14 +46,21 @@ def test_differences_have_no_difference_in_the_middle() -> None:
             "difference": [0.1, -0.02],
             "low": [0.05, -0.05],
             "high": [0.15, 0.01],
-            "p": [math.nan, 0.3],
+            "p": [0.0004, 0.3],
+            "p_holm": [0.0008, 0.3],
+            "p_mcnemar": [math.nan, 0.27],
             "words": ["the second is better", "no evidence of a difference"],
         }
     )
-    auroc, accuracy = forest.differences(found, difference.told(found))
+    auroc, accuracy = forest.differences(found, difference.as_text(found))
     assert (auroc.title, accuracy.title) == ("Difference in AUROC", "Difference in accuracy at 0.5")
     assert auroc.zero == accuracy.zero == 50
-    assert auroc.rows[0].cells == ["b frozen less a frozen", "+0.100 [+0.050, +0.150]", "-", "b frozen is better"]
+    assert auroc.head == ["comparison", "difference", "p", "p (Holm)", "what may be said"]
+    assert auroc.rows[0].cells == [
+        "b frozen less a frozen", "+0.100 [+0.050, +0.150]", "< 0.001", "< 0.001", "b frozen is better",
+    ]  # fmt: skip
+    assert accuracy.head[2:5] == ["p", "p (Holm)", "McNemar p"]
+    assert accuracy.rows[0].cells[2:5] == ["0.300", "0.300", "0.270"]
     mark = accuracy.rows[0].mark
     assert mark is not None
     assert mark.low < mark.at < 50 < mark.high

@@ -54,6 +54,17 @@ def test_no_image_is_shown_twice_and_each_in_its_place(images: list[tuple[int, l
     assert not any(wrong[each.row] for each in found if each.kind == "right")
 
 
+def test_a_probability_is_shown_beside_what_decided() -> None:
+    """A confident mistake of probability 0.413: the threshold says why; of more classes the runner-up does."""
+    of = scored([0, 1], [[0.587, 0.413], [0.9, 0.1]], 0.2)
+    picked = {each.row: each for each in mistakes.pick(of, 0.2)}
+    assert mistakes.probability(of, picked[0], 0.2) == "0.413 (class1 from 0.200 on)"
+    assert mistakes.probability(of, picked[1], 0.2) == "0.900; of class1 0.100 (class1 from 0.200 on)"
+    three = scored([0], [[0.25, 0.413, 0.337]])
+    (only,) = mistakes.pick(three, None)
+    assert mistakes.probability(three, only, None) == "0.413 (runner-up: class2, 0.337)"
+
+
 def _pixels(url: str) -> np.ndarray:
     kind, _, text = url.partition(",")
     assert kind == "data:image/jpeg;base64"
@@ -79,7 +90,7 @@ def test_what_was_judged_is_shown_with_its_evidence(drawn_run: Callable[..., Pat
         found[:, 0, 1] = 1
         return found
 
-    seen = mistakes.see(of, picked, rows, tmp_path, heat)
+    seen = mistakes.see(of, picked, 0.5, rows, tmp_path, heat)
     assert asked == [((len(picked) - 2, 64, 64, 3), [each.predicted for each in picked[2:]])]
     assert [each.image is None for each in seen] == [True, True] + [False] * (len(seen) - 2)
     for each, told in zip(picked[2:], seen[2:], strict=True):

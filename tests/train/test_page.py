@@ -70,6 +70,11 @@ def test_a_run_is_shown_with_all_that_belongs_to_it(drawn_run: DrawnRun, tmp_pat
     assert "One image of 8 is 12.50 points of accuracy." in words
     assert "With 8 validation images" in words
     assert "learnt next to nothing" in words
+    assert "class1 is the positive class." in words
+    assert "test of 8 images, 8 patients; positive: class1" in words
+    assert "fine-tuned, class1 from 0.5 on" in words
+    assert "training was stopped and the threshold was chosen by little more than chance" in words
+    assert "what came of it" not in words.lower()
     assert "no medical device" in words
     assert "fine_tune_learning_rate 1e-05" in words
 
@@ -86,6 +91,9 @@ def test_the_pictures_are_whole_and_their_text_is_text(drawn_run: DrawnRun, tmp_
         tree = ET.fromstring(figure)  # noqa: S314  # our own
         assert "dc:date" not in figure.decode()
         assert any((element.text or "").strip() for element in tree.iter("{http://www.w3.org/2000/svg}text"))
+    for words in ("observed frequency", "mean predicted probability of class1", "perfectly calibrated"):
+        assert words in figures[4].decode()
+    assert sum("of class1, the positive class" in alt for _, alt in images) == 4
 
 
 def test_the_page_is_the_same_each_time(drawn_run: DrawnRun, tmp_path: Path) -> None:
@@ -203,6 +211,9 @@ def test_many_classes_fit(drawn_run: DrawnRun, tmp_path: Path) -> None:
     assert shown.count('class="confusion"') == 1
     assert "frozen, the most probable class" in shown
     assert len(re.findall(r"<h4>class\d</h4>", shown)) == 9
+    assert "threshold" not in text(shown), "several classes have none"
+    assert "training was stopped by little more than chance" in text(shown)
+    assert "positive class" not in text(shown)
     assert 9 <= shown.count('<div class="pair">') <= 27, "no more than one of a kind"
     assert "There is no fine-tuning." in shown
     roc = base64.b64decode(re.findall(r"data:image/svg\+xml;base64,([^\"]*)", shown)[2]).decode()
@@ -216,6 +227,7 @@ def test_many_classes_fit(drawn_run: DrawnRun, tmp_path: Path) -> None:
         ("metrics.json", "frozen", {"val": {"decisions": []}, "test": 3}),
         ("settings.json", "classes", "ab"),
         ("settings.json", "classes", ["class0", 1]),
+        ("settings.json", "positive", "class0"),
         ("settings.json", "images", {"train": "many"}),
         ("settings.json", "set", ["a"]),
         ("history.csv", "loss", "lost"),
@@ -233,6 +245,19 @@ def test_a_damaged_run_is_one_line(drawn_run: DrawnRun, tmp_path: Path, name: st
     with pytest.raises(outcome.OutcomeError, match=rf"{run}.*train"):
         write(run, root=tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(("name", "depth"), [("metrics.json", 100_000), ("metrics.json", 600), ("settings.json", 600)])
+def test_deep_nesting_is_one_line(drawn_run: DrawnRun, tmp_path: Path, name: str, depth: int) -> None:
+    """Deeper than Python reads, or than it writes: a damaged run, and no traceback."""
+    run = drawn_run(tmp_path)
+    nested = "[" * depth + "]" * depth
+    kept = json.loads((run / name).read_text())
+    key = "classes" if name == "settings.json" else "frozen"
+    text = json.dumps(kept | {key: "here"}).replace('"here"', nested)
+    (run / name).write_text(text)
+    with pytest.raises(outcome.OutcomeError, match=rf"{run}.*train"):
+        write(run, root=tmp_path)
 
 
 def test_a_page_needs_a_place(drawn_run: DrawnRun, tmp_path: Path) -> None:
