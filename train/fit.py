@@ -23,6 +23,7 @@ from train.features import Computed, Features, Kept
 from train.model import Cut, Tail, make_head, set_precision
 
 CHECKPOINTS = "checkpoints"  # where they are in a run's folder until it is finished
+_LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")  # of an epoch
 PATIENCE = 3  # epochs without a better validation loss before a phase stops
 
 Floats = NDArray[np.float32]
@@ -183,7 +184,7 @@ class _Trainer:
         done = len(history)
 
         def note(epoch: int, logs: dict[str, float]) -> None:
-            row = {"phase": phase, "epoch": epoch + 1, **{name: float(logs[name]) for name in COLUMNS[2:]}}
+            row = {"phase": phase, "epoch": epoch + 1, **{name: float(logs[name]) for name in _LOGGED}}
             if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
                 raise FitError(
                     f"the loss became {row['loss']} in epoch {epoch + 1} ({phase}); lower the learning rate ({rate})"
@@ -229,9 +230,6 @@ class _Trainer:
         labels = self.labels[self.train]
         present = np.unique(labels)
         return dict(zip(present.tolist(), compute_class_weight("balanced", classes=present, y=labels), strict=True))
-
-
-COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy")  # of the history
 
 
 def _probabilities(model: keras.Model, inputs: Kept | Computed, dataset: Dataset, settings: Settings) -> Floats:

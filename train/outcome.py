@@ -1,12 +1,12 @@
 """Finished runs, as their folders tell of them: read, summed up, and set beside the original study's."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from train import tables
 from train.measure import DECIDED, RANKED
 
 # Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
@@ -50,22 +50,24 @@ def read(run: Path) -> Finished:
         OutcomeError: it holds no finished run of this version.
     """
     try:
-        texts = {name: (run / name).read_text(encoding="utf-8") for name in ("settings.json", "metrics.json")}
-        tables = {name: (run / name).read_text(encoding="utf-8") for name in ("history.csv", "predictions.csv")}
-        settings, metrics = (json.loads(text) for text in texts.values())
-        history, predictions = (pd.read_csv(io.StringIO(text), keep_default_na=False) for text in tables.values())
-        found = Finished(run.as_posix(), settings, metrics, history, predictions)
+        settings, metrics = (
+            json.loads((run / name).read_text(encoding="utf-8")) for name in ("settings.json", "metrics.json")
+        )
         for needed in ("set", "classes", "images"):
             settings[needed]
-        if "source_sha256" not in predictions or any("decisions" not in told["val"] for told in metrics.values()):
+        if any("decisions" not in measured["val"] for measured in metrics.values()):
             raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
+        history = tables.read(run / "history.csv", tables.HISTORY)
+        predictions = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
     except OutcomeError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except tables.TableError as error:
+        raise OutcomeError(f"{error}; train the run again") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutcomeError(
             f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
         ) from None
-    return found
+    return Finished(run.as_posix(), settings, metrics, history, predictions)
 
 
 def summary(run: Finished) -> pd.DataFrame:

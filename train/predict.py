@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from manifests import contract
 from manifests.pixels import Pixels, UnreadableImage, decode_to
+from train import tables
 from train.trained import Trained
 
 # What is taken from a folder; a file that is named itself is tried whatever its name.
@@ -115,12 +116,12 @@ def predict(
                     image, probabilities, index = next(predicted)
                     row["predicted"] = trained.classes[index]
                     for name, value in zip(trained.classes, probabilities, strict=True):
-                        row[f"p({name})"] = round(float(value), 6)
+                        row[tables.probability(name)] = float(value)
                     if draw:
                         row["cam"] = draw(entry, one.data, image, int(index), float(probabilities[index]))
                 rows.append(row)
             progress(len(rows), len(found))
-    columns = ["file", "predicted", *(f"p({name})" for name in trained.classes), *(["cam"] if draw else []), "error"]
+    columns = ["file", "predicted", *map(tables.probability, trained.classes), *(["cam"] if draw else []), "error"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -138,7 +139,7 @@ def check_out(out: Path) -> None:
 
 def write(out: Path, table: pd.DataFrame) -> None:
     """Write the table, with names as they are: as in a manifest, a cell may begin as a formula would."""
-    contract.write_atomically(out, table.to_csv(index=False, lineterminator="\n"))
+    tables.write(out, table)
 
 
 def told(path: Path) -> str:

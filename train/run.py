@@ -14,6 +14,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from manifests.contract import write_atomically
+from train import tables
 from train.dataset import Dataset
 from train.engine import Engine
 from train.evaluate import Judged, predictions
@@ -89,9 +90,9 @@ def written(folder: Path, told: dict[str, Any]) -> Iterator[Path]:
 
 def write(partial: Path, fitted: Fitted, judged: dict[str, Judged], dataset: Dataset) -> None:
     """Write history.csv, metrics.json and predictions.csv."""
-    write_atomically(partial / "history.csv", pd.DataFrame(fitted.history).to_csv(index=False))
+    tables.write(partial / "history.csv", pd.DataFrame(fitted.history, columns=list(tables.HISTORY)))
     write_atomically(partial / "metrics.json", _json({phase: each.metrics for phase, each in judged.items()}))
-    write_atomically(partial / "predictions.csv", predictions(dataset, judged).to_csv(index=False))
+    tables.write(partial / "predictions.csv", predictions(dataset, judged))
 
 
 def _json(told: dict[str, Any]) -> str:

@@ -48,12 +48,17 @@ def _set(
     test: int = 4,
     size: int = 64,
     name: str = "tiny",
+    groups: tuple[str, ...] = (),
 ) -> Path:
     rows = []
     labels = [f"class{index}" for index in range(classes)] if isinstance(classes, int) else classes
     for split, count in (("train", train), ("val", val), ("test", test)):
         for index, label in enumerate(labels):
             rows += [_image(root, name, split, index, label, number, size) for number in range(count)]
+    if groups:  # of the test images, in their order
+        tested = [number for number, row in enumerate(rows) if row[2] == "test"]
+        for number, group in zip(tested, groups, strict=True):
+            rows[number] = (*rows[number][:4], group, *rows[number][5:])
     manifest = root / "manifests" / f"{name}.csv"
     card = {"name": name, "notice": "", "source": "source", "images": f"data/{name}", "rejected": []}
     contract.write(manifest, pd.DataFrame(rows, columns=contract.COLUMNS), card)

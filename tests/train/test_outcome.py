@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from train import measure, outcome
+from train import measure, outcome, tables
 
 
 def folder(place: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tuned"), classes: int = 2) -> Path:
@@ -29,8 +29,16 @@ def folder(place: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tu
     settings = {"set": name, "classes": names, "images": {"train": 8, "val": 12, "test": 12}}
     (run / "settings.json").write_text(json.dumps(settings))
     (run / "metrics.json").write_text(json.dumps(told))
-    pd.DataFrame({"phase": phases, "epoch": range(len(phases))}).to_csv(run / "history.csv", index=False)
-    pd.DataFrame({"source_sha256": ["0"], "split": ["test"]}).to_csv(run / "predictions.csv", index=False)
+    history = pd.DataFrame({"phase": phases, "epoch": range(1, len(phases) + 1)})
+    tables.write(run / "history.csv", history.assign(loss=0.5, accuracy=0.5, val_loss=0.5, val_accuracy=0.5))
+    rows = [
+        pd.DataFrame({"path": [f"{place}.jpg" for place in range(12)], "source_sha256": "0" * 64, "split": split})
+        .assign(label=np.array(names)[labels], group=groups, phase=phase)
+        .assign(**{tables.probability(name): probabilities[:, index] for index, name in enumerate(names)})
+        for phase in phases
+        for split in ("val", "test")
+    ]
+    tables.write(run / "predictions.csv", pd.concat(rows))
     return run
 
 
