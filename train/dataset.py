@@ -83,25 +83,38 @@ def expect_files(dataset: Dataset, manifest: Path) -> None:
     """
     for path in dataset.rows["path"]:
         if not os.path.isfile(f"{dataset.root}/{path}"):  # noqa: PTH113  # a Path is made 20 times slower than it is asked for
-            raise DatasetError(
-                f"{manifest}: {dataset.root / path} is missing; build the set again (it renders only what is gone)"
-            )
+            raise DatasetError(f"{manifest}: {dataset.root / path} is missing; {_remedy(path, manifest)}")
+
+
+def _remedy(path: str, manifest: Path) -> str:
+    """What to do about an image that isn't where it is looked for: most often the root is another one."""
+    for root in manifest.resolve().parents:
+        if (root / path).is_file():
+            return f"it lies under {root}: give --root {root}"
+    return "build the set again (it renders only what is gone), or give --root, the folder that it was built in"
 
 
 def doubts(dataset: Dataset) -> list[str]:
     """What is wrong with a set's validation images, and what that does to training."""
     val = dataset.of("val")
     variants = int((val["variant"] > 0).sum())
+    two = len(dataset.classes) == 2  # only then a threshold is chosen
     found = []
     if len(val) < 100:
-        found.append(
-            f"validation holds {len(val)} images: when training stops, and which threshold is chosen, is little better "
-            "than chance; pool val with train and split anew (leave keep_source_val out of the recipe)"
+        recipe = dataset.card.get("recipe")
+        keeps = isinstance(recipe, dict) and recipe.get("keep_source_val") is True
+        fix = (
+            "pool val with train and split anew (leave keep_source_val out of the recipe)"
+            if keeps
+            else "give val a larger share (val in the recipe), or collect more images"
         )
+        chance = "when training stops, and which threshold is chosen," if two else "when training stops"
+        found.append(f"validation holds {len(val)} images: {chance} is little better than chance; {fix}")
     if variants:
+        decided = "training stops, and the threshold is chosen, by" if two else "training stops by"
         found.append(
-            f"{variants:,} of the {len(val):,} validation images are augmented: training stops, and the threshold is "
-            "chosen, by images that differ from the test images as the train images do"
+            f"{variants:,} of the {len(val):,} validation images are augmented: {decided} images that differ from the "
+            "test images as the train images do"
         )
     return found
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import pandas as pd
 
@@ -43,6 +43,15 @@ class Finished(NamedTuple):
         return STUDY.get(self.settings["set"]) if self.settings.get("class_weight", "none") == "none" else None
 
 
+def are_classes(classes: object) -> TypeGuard[list[str]]:
+    """Whether something read from settings.json can be a run's classes: a list of two or more different names."""
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and len(set(classes)) == len(classes) >= 2
+    )
+
+
 def read(run: Path) -> Finished:
     """Read a run folder.
 
@@ -53,8 +62,12 @@ def read(run: Path) -> Finished:
         settings, metrics = (
             json.loads((run / name).read_text(encoding="utf-8")) for name in ("settings.json", "metrics.json")
         )
-        for needed in ("set", "classes", "images"):
+        for needed in ("set", "images"):
             settings[needed]
+        if not are_classes(settings["classes"]):
+            raise OutcomeError(
+                f"{run}: got the classes {settings['classes']!r:.80}, expected different names; run `python -m train fit` again"
+            )
         if any("decisions" not in measured["val"] for measured in metrics.values()):
             raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
         history = tables.read(run / "history.csv", tables.HISTORY)

@@ -70,7 +70,7 @@ def test_the_summary_of_three_classes_has_each(tmp_path: Path) -> None:
     assert "class2: AUROC" in table.index
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "list", "older"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "list", "older", "deep", "twice"])
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -> None:
     """Missing, damaged or of an older version: the message names the folder and says what to give or do."""
     run = folder(tmp_path, "own")
@@ -81,6 +81,11 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -
             (run / "metrics.json").write_text("")
         case "list":
             (run / "settings.json").write_text("[]")
+        case "deep":
+            (run / "metrics.json").write_text("[" * 100_000)
+        case "twice":
+            settings = json.loads((run / "settings.json").read_text())
+            (run / "settings.json").write_text(json.dumps(settings | {"classes": ["a", "a"]}))
         case "older":
             (run / "metrics.json").write_text(json.dumps({"frozen": {"val": {"accuracy": 0.5}}}))
     with pytest.raises(outcome.OutcomeError, match=rf"{run}.*`python -m train fit`"):
