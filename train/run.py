@@ -100,11 +100,17 @@ def _locked(folder: Path) -> Iterator[None]:
     Inside, it would have to go before the folder gets its name, and whoever waits for it would hold a lock on nothing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise RunError(f"{folder}: another process is training it; wait for it, or give --run another name") from None
+    except NotImplementedError as error:  # a file system without locks
+        raise RunError(f"{folder} can't be locked: {error}; give --run on another disk") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _reopen(folder: Path, partial: Path, description: dict[str, Any], notify: Callable[[str], None]) -> None:

@@ -16,8 +16,9 @@ from PIL import Image
 
 from manifests import contract
 from train import dataset as datasets
-from train import leaks
+from train import external, leaks, predict, trained
 from train.cli import main
+from train.trained import Trained
 
 CLASSES = ("class0", "class1")
 Rows = pd.DataFrame
@@ -28,17 +29,35 @@ def call(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
+@pytest.fixture(scope="module")
+def loaded(make_run: Callable[..., Path]) -> Trained:
+    """An untrained model: what it was trained on is what matters here."""
+    return trained.load(make_run(classes=CLASSES, threshold={"value": 0.5, "chosen_by": "hand"}))
+
+
 @pytest.fixture
-def run(make_run: Callable[..., Path], image_set: Callable[..., Path], tmp_path: Path) -> Path:
-    """An untrained model with the record of the set `tiny`, as `fit` writes it."""
+def run(loaded: Trained, image_set: Callable[..., Path], tmp_path: Path) -> Trained:
+    """A run with the record of the set `tiny`, as `fit` writes it."""
     dataset = datasets.read(image_set(), tmp_path)
-    folder = shutil.copytree(make_run(classes=CLASSES, threshold={"value": 0.5, "chosen_by": "hand"}), tmp_path / "run")
-    settings = json.loads((folder / "settings.json").read_text())
-    settings |= {"source": "source", "manifest": "manifests/tiny.csv", "manifest_sha256": dataset.sha256}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    (tmp_path / "cache").mkdir(exist_ok=True)
+    folder = tmp_path / "run"
+    for name in ("run", "cache"):
+        (tmp_path / name).mkdir()
     leaks.write(folder, dataset, tmp_path / "cache")
-    return folder
+    told = {"source": "source", "manifest": "manifests/tiny.csv", "manifest_sha256": dataset.sha256}
+    return loaded._replace(run=folder, settings=loaded.settings | told)
+
+
+def evaluate(run: Trained, manifest: Path, root: Path, **options: bool) -> external.Measured:
+    """Measure a run on another set."""
+    return external.measure(run, manifest, root, lambda *_: None, **options)
+
+
+def refusal(run: Trained, manifest: Path, root: Path, **options: bool) -> str:
+    """Why a set is refused."""
+    with pytest.raises(external.ExternalError) as caught:
+        evaluate(run, manifest, root, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def another(root: Path, change: Callable[[Rows], Rows], name: str = "other", **card: Any) -> Path:
@@ -94,113 +113,85 @@ def drawn_anew(root: Path, rows: Rows, **options: Any) -> Rows:
     ids=["source", "file", "pixels", "patient"],
 )
 def test_images_that_were_learnt_from_are_refused(
-    run: Path, tmp_path: Path, change: Callable[[Path, Rows], Rows], card: dict[str, str], reason: str
+    run: Trained, tmp_path: Path, change: Callable[[Path, Rows], Rows], card: dict[str, str], reason: str
 ) -> None:
-    """Whatever lies at the path of the run's own manifest by now; named, counted, and with the fix; in JSON too."""
+    """Whatever lies at the path of the run's own manifest by now; named, counted, and with the fix."""
     manifest = another(tmp_path, lambda rows: change(tmp_path, rows), **card)
     contract.write(tmp_path / "manifests" / "tiny.csv", contract.read(manifest), {"name": "tiny"})
-    for options in ((), ("--json",)):
-        result = call("evaluate", run, manifest, "--root", tmp_path, *options)
-        assert result.exit_code == 2, result.output
-        last = result.output.splitlines()[-1]
-        assert "16 of its 16 test images" in last
-        assert contract.read(manifest).query("split == 'test'")["path"].iloc[0] in last
-        assert reason in last
-        assert "--on-leak drop" in last
-    assert (
-        "learnt from all of its 16" in call("evaluate", run, manifest, "--root", tmp_path, "--on-leak", "drop").output
-    )
+    words = refusal(run, manifest, tmp_path)
+    assert "16 of its 16 test images" in words
+    assert contract.read(manifest).query("split == 'test'")["path"].iloc[0] in words
+    assert reason in words
+    assert "--on-leak drop" in words
+    assert "learnt from all of its 16" in refusal(run, manifest, tmp_path, drop_leaks=True)
 
 
-def test_the_root_and_the_directory_do_not_matter(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_and_the_directory_do_not_matter(
+    run: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From anywhere, and with the set's folder moved to another place."""
     manifest = another(tmp_path, swapped)
     monkeypatch.chdir("/")
-    assert "the same source: 16" in call("evaluate", run, manifest, "--root", tmp_path).output
+    assert "the same source: 16" in refusal(run, manifest, tmp_path)
     moved = tmp_path / "moved"
     for name in ("data", "manifests"):
         shutil.move(tmp_path / name, moved / name)
-    assert "the same source: 16" in call("evaluate", run, moved / "manifests" / "other.csv", "--root", moved).output
+    assert "the same source: 16" in refusal(run, moved / "manifests" / "other.csv", moved)
 
 
-def test_the_rest_is_measured_if_leaks_are_dropped(run: Path, tmp_path: Path) -> None:
-    """Half of the test images were trained on; the figures are those of the other half, and JSON says so."""
+def half(rows: Rows) -> Rows:
+    """Every second image of train and test is a test image, so that the run has learnt from some."""
+    odd = rows["split"].isin(["train", "test"]) & (rows["seed"] % 2 == 1)
+    return rows.assign(split=np.where(odd, "test", "train"))
 
-    def half(rows: Rows) -> Rows:
-        odd = rows["split"].isin(["train", "test"]) & (rows["seed"] % 2 == 1)
-        return rows.assign(split=np.where(odd, "test", "train"))
 
+def test_the_rest_is_measured_if_leaks_are_dropped(run: Trained, tmp_path: Path) -> None:
+    """The figures are those of the images that the run has not learnt from."""
     manifest = another(tmp_path, half)
-    rows = contract.read(manifest)
-    learnt = set(contract.read(tmp_path / "manifests" / "tiny.csv").query("split != 'test'")["source_sha256"])
-    seen = int((rows.query("split == 'test'")["source_sha256"].isin(learnt)).sum())
-    assert 0 < seen < (rows["split"] == "test").sum()
-    assert call("evaluate", run, manifest, "--root", tmp_path).exit_code == 2
-    result = call("evaluate", run, manifest, "--root", tmp_path, "--on-leak", "drop", "--json")
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert found["images"] == (rows["split"] == "test").sum() - seen
-    assert found["leak_check"] == {"by": ["source", "file", "pixels", "patient"], "left_out": seen, "notes": []}
-    assert (
-        f"their patients: {seen} images"
-        in call("evaluate", run, manifest, "--root", tmp_path, "--on-leak", "drop").output
-    )
+    assert "8 of its 12 test images" in refusal(run, manifest, tmp_path)
+    found = evaluate(run, manifest, tmp_path, drop_leaks=True)
+    assert found.check == external.Check(("source", "file", "pixels", "patient"), 8, ())
+    assert found.metrics["images"] == 4
 
 
-def test_the_runs_own_test_images_are_no_leak(run: Path, tmp_path: Path) -> None:
+def test_the_runs_own_test_images_are_no_leak(run: Trained, tmp_path: Path) -> None:
     """Nor are they if the set was built again under another name."""
     for manifest in (tmp_path / "manifests" / "tiny.csv", another(tmp_path, lambda rows: rows)):
-        result = call("evaluate", run, manifest, "--root", tmp_path, "--json")
-        assert result.exit_code == 0, result.output
-        assert json.loads(result.stdout)["leak_check"]["left_out"] == 0
+        assert evaluate(run, manifest, tmp_path).check.left_out == 0
 
 
-def test_another_hospitals_patients_may_be_called_alike(run: Path, tmp_path: Path) -> None:
+def test_another_hospitals_patients_may_be_called_alike(run: Trained, tmp_path: Path) -> None:
     """Without an image in common and from another folder: measured, with a line; else refused, or as the user says."""
 
     def of_other_place(rows: Rows) -> Rows:
         return drawn_anew(tmp_path, renamed(rows).assign(group=rows["group"]), noise=True)
 
     manifest = another(tmp_path, of_other_place)
-    result = call("evaluate", run, manifest, "--root", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert "16 of its patients are called as patients that the run learnt from. They are taken for others" in (
-        result.output
+    check = evaluate(run, manifest, tmp_path).check
+    assert check.by == ("source", "file", "pixels")
+    assert check.notes[0].startswith(
+        "16 of its patients are called as patients that the run learnt from. They are taken"
     )
-    found = json.loads(call("evaluate", run, manifest, "--root", tmp_path, "--json").stdout)["leak_check"]
-    assert found["by"] == ["source", "file", "pixels"]
-    assert "called as patients" in found["notes"][0]
     unknown = another(tmp_path, lambda _: contract.read(manifest), "unknown", source="")
-    result = call("evaluate", run, unknown, "--root", tmp_path)
-    assert result.exit_code == 2
-    assert "--other-patients says that these are others" in result.output.splitlines()[-1]
-    result = call("evaluate", run, unknown, "--root", tmp_path, "--other-patients")
-    assert result.exit_code == 0, result.output
+    assert refusal(run, unknown, tmp_path).endswith("--other-patients says that these are others of the same name")
+    assert evaluate(run, unknown, tmp_path, other_patients=True).check.notes == ()
 
 
-def test_of_an_older_run_is_said_what_was_not_checked(run: Path, tmp_path: Path) -> None:
+def test_of_an_older_run_is_said_what_was_not_checked(run: Trained, tmp_path: Path) -> None:
     """Its manifest stands in for the record, by its checksum; where that is another by now, nothing was checked."""
-    (run / leaks.NAME).unlink()
-    manifest = another(tmp_path, swapped)
-    result = call("evaluate", run, manifest, "--root", tmp_path)
-    assert result.exit_code == 2
-    assert "the same source: 16" in result.output
-    own = tmp_path / "manifests" / "tiny.csv"
-    result = call("evaluate", run, own, "--root", tmp_path, "--json")
-    found = json.loads(result.stdout)["leak_check"]
-    assert found["by"] == ["source", "file", "patient"]
-    assert found["notes"][0].startswith("Not checked by pixels")
+    (run.run / leaks.NAME).unlink()
+    manifest, own = another(tmp_path, swapped), tmp_path / "manifests" / "tiny.csv"
+    assert "the same source: 16" in refusal(run, manifest, tmp_path)
+    check = evaluate(run, own, tmp_path).check
+    assert check.by == ("source", "file", "patient")
+    assert check.notes[0].startswith("Not checked by pixels")
     contract.write(own, contract.read(manifest), {"name": "tiny"})
-    result = call("evaluate", run, own, "--root", tmp_path, "--json")
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)["leak_check"]
-    assert found["by"] == []
-    assert found["notes"][0].startswith("Not checked: whether the run learnt from these images")
-    assert "Not checked: whether" in call("evaluate", run, own, "--root", tmp_path).output
-    assert "Not checked: whether" in call("predict", run, tmp_path / "data").output
+    check = evaluate(run, own, tmp_path).check
+    assert check.by == ()
+    assert check.notes[0].startswith("Not checked: whether the run learnt from these images")
 
 
-def test_predict_marks_what_was_learnt_from(run: Path, tmp_path: Path) -> None:
+def test_predict_marks_what_was_learnt_from(run: Trained, tmp_path: Path) -> None:
     """By its file, as a copy under another name, and by its pixels in another format; the test images are not marked."""
     rows = contract.read(tmp_path / "manifests" / "tiny.csv")
     folder = tmp_path / "loose"
@@ -209,10 +200,7 @@ def test_predict_marks_what_was_learnt_from(run: Path, tmp_path: Path) -> None:
     for split, path in first.items():
         shutil.copyfile(path, folder / f"{split}.copy")
         Image.open(path).resize((150, 130)).save(folder / f"{split}.png")
-    out = tmp_path / "out.csv"
-    result = call("predict", run, folder, "--out", out)
-    assert result.exit_code == 0, result.output
-    table = pd.read_csv(out, keep_default_na=False)
+    table = predict.predict(run, predict.listed([folder]), lambda *_: None, record=leaks.read(run.run))
     marks = {Path(name).name: mark for name, mark in zip(table["file"], table["trained_on"], strict=True)}
     assert marks == {
         "test.copy": "",
@@ -222,24 +210,48 @@ def test_predict_marks_what_was_learnt_from(run: Path, tmp_path: Path) -> None:
         "val.copy": "val, the same file",
         "val.png": "val, the same pixels",
     }
-    assert "4 of them the run has learnt from" in result.output
 
 
-def test_the_record_names_no_patient_and_damage_is_one_line(run: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_commands_say_what_was_found(run: Trained, loaded: Trained, tmp_path: Path) -> None:
+    """For people and as JSON: refused in one line, what was left out, what could not be checked, what is marked."""
+    for name in ("settings.json", "metrics.json", "model.keras"):
+        shutil.copyfile(loaded.run / name, run.run / name)
+    manifest = another(tmp_path, half)
+    where = ("evaluate", run.run, manifest, "--root", tmp_path)
+    for options in ((), ("--json",)):
+        result = call(*where, *options)
+        assert result.exit_code == 2, result.output
+        assert "8 of its 12 test images" in result.output.splitlines()[-1]
+    result = call(*where, "--on-leak", "drop", "--json")
+    assert json.loads(result.stdout)["leak_check"] == {
+        "by": ["source", "file", "pixels", "patient"],
+        "left_out": 8,
+        "notes": [],
+    }
+    assert "their patients: 8 images" in call(*where, "--on-leak", "drop").output
+    out = tmp_path / "out.csv"
+    result = call("predict", run.run, tmp_path / "data", "--out", out)
+    assert "24 of them the run has learnt from" in result.output
+    assert (pd.read_csv(out, keep_default_na=False)["trained_on"] != "").sum() == 24
+    (run.run / leaks.NAME).unlink()
+    assert "Not checked: whether" in call("predict", run.run, tmp_path / "data").output
+    assert "Not checked: whether" in call(*where).output
+    assert json.loads(call(*where, "--json").stdout)["leak_check"]["by"] == []
+
+
+def test_the_record_names_no_patient_and_damage_is_one_line(run: Trained, tmp_path: Path) -> None:
     """It holds checksums and tiny pictures; cut or altered it is named, with the fix."""
-    text = (run / leaks.NAME).read_text()
+    file = run.run / leaks.NAME
+    text = file.read_text()
     rows = contract.read(tmp_path / "manifests" / "tiny.csv")
     assert not any(group in text for group in rows["group"])
     for damage in (text[:-100], text.replace("thumbnail", "thumb"), text.replace("=\n", "\n"), ""):
-        (run / leaks.NAME).write_text(damage)
-        for words in (
-            ("evaluate", run, tmp_path / "manifests" / "tiny.csv", "--root", tmp_path),
-            ("predict", run, "x"),
-        ):
-            result = call(*words)
-            assert result.exit_code == 2, result.output
-            assert f"{run / leaks.NAME} is damaged" in result.output
-            assert result.output.splitlines()[-1].endswith("train the run again")
+        file.write_text(damage)
+        with pytest.raises(leaks.LeakError) as caught:
+            leaks.read(run.run)
+        assert str(caught.value).startswith(f"{file} is damaged")
+        assert str(caught.value).endswith("train the run again")
 
 
 def test_a_second_run_reads_no_image_for_its_record(image_set: Callable[..., Path], tmp_path: Path) -> None:
