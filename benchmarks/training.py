@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from train import dataset as datasets
-from train import engine, features, model
+from train import engine, features, model, tables
 
 BATCH, WARM, LAYERS = 32, 5, 5
 RUNS = {  # name: (options, at least)
@@ -121,7 +121,7 @@ def fitted(manifest: Path, weights: str, scratch: Path, options: tuple[str, ...]
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return time.perf_counter() - start, pd.read_csv(run / "history.csv"), usage.ru_maxrss / 1e6
+    return time.perf_counter() - start, tables.read(run / "history.csv", tables.HISTORY), usage.ru_maxrss / 1e6
 
 
 def passes(dataset: datasets.Dataset, weights: str, batches: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from train.dataset import Dataset
+    from train.outcome import Finished
 
 MODULES = ("train.artist", "train.report")  # that it needs
 PAIRS = 12  # images that the loss by rescaling is measured on
@@ -48,11 +49,10 @@ def of_set(chosen: Samples, folder: Path) -> None:
     report.augmentation(chosen, folder / "augmentation.png")
 
 
-def of_outcome(folder: Path) -> dict[str, bytes]:
-    """Draw curves.png for the run in `folder`; gives its other figures as PNGs, by name."""
-    from train import outcome, plots, report
+def of_outcome(run: "Finished", folder: Path) -> dict[str, bytes]:
+    """Draw curves.png for a run into `folder`; gives its other figures as PNGs, by name."""
+    from train import plots, report
 
-    run = outcome.read(folder)
     name = " - ".join(filter(None, (run.settings["set"], run.settings.get("notice"))))
     report.curves(run.history, f"Training on {name}", folder / "curves.png")
     return plots.pictures(run)

@@ -1,6 +1,7 @@
 """The command line of `train`: wires the stages together, prints, and turns errors into one line."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,14 @@ from train.terminal import import_tensorflow, table
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from train.activations import Activations
     from train.dataset import Dataset
-    from train.features import Features
+    from train.engine import Engine
+    from train.features import Features, Progress
     from train.fit import Fitted, Settings
     from train.mistakes import Heat
+    from train.model import Cut
+    from train.outcome import Finished
 
 # The stages are imported inside the commands: `--help` should answer in a blink, and TensorFlow takes seconds.
 
@@ -128,9 +133,9 @@ def fit(
 
     with one_line_errors(_RESUME), ProcessPool(1, artist.MODULES) as drawer:  # which imports while TensorFlow does
         import_tensorflow()
+        from train import activations, leaks, model, outcome
         from train import dataset as datasets
         from train import engine as engines
-        from train import features, model
         from train import fit as fitting
         from train import run as runs
 
@@ -143,37 +148,55 @@ def fit(
             backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
             weights = model.digest(backbone)
             chosen = engines.choose(engine)
-            told = runs.describe(manifest, dataset, settings, weights, chosen)
-            if runs.is_finished(folder, told):
-                say("This very run is finished already; move its folder away to run it again.")
-            else:
-                _print_set(told, dataset.reason, datasets.validation_warnings(dataset))
+            description = runs.describe(manifest, dataset, settings, weights, chosen)
+            finished = None
+            if not runs.is_finished(folder, description):
+                _print_set(description, dataset.reason, datasets.validation_warnings(dataset))
                 part = model.cut(backbone, settings.fine_tune_layers)
                 cache = cache or root / "data" / "activations"
-                with runs.written(folder, told) as partial:
-                    drawn = drawer.submit(artist.of_set, artist.samples(dataset, root), partial)
-                    with progress("activations", "images") as show:
-                        kept = features.features(
-                            dataset,
-                            part,
-                            weights,
-                            cache,
-                            chosen,
-                            show,
-                            with_tail=min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0,
-                            limit=None if cache_limit is None else int(cache_limit * 10**9),
-                        )
-                    _print_kept(kept, cache)
-                    with progress("training", "batches") as show:
-                        fitted = fitting.fit(dataset, part, kept, settings, partial, _print_epoch, show)
-                    drawn.result()
-                    _finish(dataset, fitted, backbone, settings, partial, drawer)
-        _print_run(folder)
+                make = partial(
+                    _features,
+                    part,
+                    weights,
+                    cache,
+                    with_tail=min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0,
+                    limit=None if cache_limit is None else int(cache_limit * 10**9),
+                )
+                with runs.written(folder, description, say) as unfinished:
+                    if unfinished:
+                        drawn = drawer.submit(artist.of_set, artist.samples(dataset, root), unfinished)
+                        with progress("activations", "images") as show:
+                            kept = activations.of_shares(dataset, chosen, make, show)
+                        _print_kept(kept, cache)
+                        leaks.write(unfinished, dataset, cache)
+                        with progress("training", "batches") as show:
+                            fitted = fitting.fit(dataset, part, kept, settings, unfinished, _print_epoch, show)
+                        drawn.result()
+                        finished = _finish(dataset, fitted, backbone, settings, unfinished, drawer)
+            if finished is None:
+                say("This very run is finished already; move its folder away to run it again.")
+                finished = outcome.read(folder)
+        _print_run(folder, finished)
+
+
+def _features(
+    part: "Cut",
+    weights: str,
+    cache: Path,
+    dataset: "Dataset",
+    engine: "Engine",
+    show: "Progress",
+    **options: Any,
+) -> "Features":
+    """The activations of a share of a set, in the order that `activations.of_shares` asks for them."""
+    from train import features
+
+    return features.features(dataset, part, weights, cache, engine, show, **options)
 
 
 def _finish(
-    dataset: "Dataset", fitted: "Fitted", backbone: Any, settings: "Settings", partial: Path, drawer: "Executor"
-) -> None:
+    dataset: "Dataset", fitted: "Fitted", backbone: Any, settings: "Settings", unfinished: Path, drawer: "Executor"
+) -> "Finished":
     """Measure a trained run, and write everything that its folder holds; `drawer` draws beside that."""
     from train import artist, board, evaluate, model, outcome
     from train import run as runs
@@ -182,18 +205,19 @@ def _finish(
         phase: evaluate.judge(dataset, of_all, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
         for phase, of_all in fitted.probabilities.items()
     }
-    runs.write(partial, fitted, judged, dataset)
-    drawn = drawer.submit(artist.of_outcome, partial)
+    runs.write(unfinished, fitted, judged, dataset)
+    finished = outcome.read(unfinished)  # from here on everybody has what is on disk
+    drawn = drawer.submit(artist.of_outcome, finished, unfinished)
     *_, last = judged.values()
     model.cool(fitted.head, last.temperature)
-    model.whole(backbone, fitted.head).save(partial / "model.keras")
-    board.write(outcome.read(partial), drawn.result(), partial)
+    model.whole(backbone, fitted.head).save(unfinished / "model.keras")
+    board.write(finished, drawn.result(), unfinished)
+    return finished
 
 
-def _print_run(folder: Path) -> None:
+def _print_run(folder: Path, finished: "Finished") -> None:
     from train import outcome
 
-    finished = outcome.read(folder)
     tell({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
     say(table(outcome.summary(finished)))
     say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")
@@ -283,11 +307,15 @@ def _print_set(told: dict[str, Any], reason: str, warnings: list[str]) -> None:
         say("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
 
 
-def _print_kept(kept: "Features", cache: Path) -> None:
-    engine = f"{kept.engine.name}, {kept.engine.precision}"
+def _print_kept(kept: "Activations", cache: Path) -> None:
+    engine = kept.train.features.engine
     there = kept.different - kept.computed
-    say(f"Frozen layers ({engine}): {kept.computed:,} images computed, {there:,} taken from {cache}")
-    if hasattr(kept.crossing, "forward"):
+    say(f"Frozen layers ({engine.name}, {engine.precision}): {kept.computed:,} images computed, {there:,} from {cache}")
+    if engine.precision != "float32":
+        say(
+            "Losses and accuracies of the epochs are of that precision; all other figures are the saved model's, float32."
+        )
+    if hasattr(kept.train.features.crossing, "forward"):
         say("No room to keep what fine-tuning needs, so each of its epochs runs the frozen layers again.")
 
 

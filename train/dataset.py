@@ -106,9 +106,15 @@ def expect_files(dataset: Dataset, manifest: Path) -> None:
     """
     for path in dataset.rows["path"]:
         if not os.path.isfile(f"{dataset.root}/{path}"):  # noqa: PTH113  # a Path is made 20 times slower than it is asked for
-            raise DatasetError(
-                f"{manifest}: {dataset.root / path} is missing; build the set again (it renders only what is gone)"
-            )
+            raise DatasetError(f"{manifest}: {dataset.root / path} is missing; {_remedy(path, manifest)}")
+
+
+def _remedy(path: str, manifest: Path) -> str:
+    """What to do about an image that isn't where it is looked for: most often the root is another one."""
+    for root in manifest.resolve().parents:
+        if (root / path).is_file():
+            return f"it lies under {root}: give --root {root}"
+    return "build the set again (it renders only what is gone), or give --root, the folder that it was built in"
 
 
 def validation_warnings(dataset: Dataset) -> list[str]:
@@ -125,7 +131,7 @@ def validation_warnings(dataset: Dataset) -> list[str]:
         elif isinstance(share, (int, float)) and share < 0.2:
             fix = f"; give it a larger share (val in the recipe, now {share:g})"
         else:
-            fix = ""
+            fix = "; collect more images, or give val a larger share (val in the recipe)"
         found.append(f"validation holds {len(val)} images: {decided} is little better than chance{fix}")
     if variants:
         found.append(

@@ -2,8 +2,10 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from train import tables
 from train.dataset import Dataset
 from train.measure import Floats, decisions, metrics
 from train.thresholds import Threshold, choose_threshold, temperature, with_temperature
@@ -32,6 +34,8 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
         calibrate: whether to scale by a temperature.
         sensitivity: that the threshold is to give on validation; None: the best balanced accuracy.
     """
+    # What is measured is what is written: float64, whose digits come back from predictions.csv.
+    probabilities = probabilities.astype(np.float64)
     rows = dataset.rows[dataset.is_held_out]
     labels, groups = dataset.labels(rows), rows["group"].to_numpy()
     of_split = {split: (rows["split"] == split).to_numpy() for split in ("val", "test")}
@@ -69,6 +73,6 @@ def predictions(dataset: Dataset, judged: dict[str, Judged]) -> pd.DataFrame:
         for way, predicted in decisions(probabilities, threshold.value if threshold else None).items():
             part[f"predicted ({way})"] = [dataset.classes[index] for index in predicted]
         for index, name in enumerate(dataset.classes):
-            part[f"p({name})"] = probabilities[:, index].round(6)
+            part[tables.probability(name)] = probabilities[:, index]
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

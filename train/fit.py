@@ -17,16 +17,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
+from train.activations import Activations, Floats, Labels, probabilities
 from train.checkpoint import Checkpoint
 from train.dataset import Dataset, DatasetError, untuned
-from train.features import Computed, Features, Kept
+from train.features import Computed, Kept
 from train.model import Cut, Tail, make_head, set_precision
 
 CHECKPOINTS = "checkpoints"  # where they are in a run's folder until it is finished
+_LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")  # of an epoch
 PATIENCE = 3  # epochs without a better validation loss before a phase stops
-
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int64]
 
 
 class FitError(ValueError):
@@ -52,10 +51,10 @@ class Settings:
 
 
 class Fitted(NamedTuple):
-    """What came of training. The backbone of the cut and `head` hold the fine-tuned weights.
+    """The results of training. The backbone of the cut and `head` hold the fine-tuned weights.
 
-    `history` has a row an epoch: phase, epoch, loss, accuracy, val_loss, val_accuracy. `probabilities` has for
-    each phase those of the held-out images, shape (images, classes).
+    `history` has a row an epoch: phase, epoch, loss, accuracy, val_loss, val_accuracy, in the precision of training.
+    `probabilities` has for each phase those of the held-out images, shape (images, classes), in the saved model's.
     """
 
     head: keras.Layer
@@ -106,7 +105,7 @@ def _errors_by_name() -> Iterator[None]:
 def fit(
     dataset: Dataset,
     part: Cut,
-    features: Features,
+    activations: Activations,
     settings: Settings,
     folder: Path,
     show: Callable[[dict[str, Any]], None],
@@ -117,7 +116,7 @@ def fit(
     Args:
         dataset: the set.
         part: the backbone, cut; its tail is trained in place.
-        features: the activations of the set's images.
+        activations: of the set's images.
         settings: as given.
         folder: for TensorBoard's logs, and for the checkpoints.
         show: called with each epoch's row of the history.
@@ -128,19 +127,17 @@ def fit(
         DatasetError: an image that is read again is not the one in the manifest any more.
     """
     head = make_head(len(dataset.classes), settings.seed)
-    pooled = keras.Input(features.pooled.arrays[0].shape[1:])
-    trainer = _Trainer(dataset, settings, folder, show, progress)
-    frozen = keras.Model(pooled, head(pooled))
-    trainer.run("frozen", frozen, features.pooled, settings.epochs, settings.learning_rate)
-    probabilities = {"frozen": _probabilities(frozen, features.pooled, dataset, settings)}
-    if features.crossing is not None:
+    pooled = keras.Input(activations.train.features.pooled.arrays[0].shape[1:])
+    trainer = _Trainer(dataset, activations, settings, folder, show, progress)
+    trainer.run("frozen", keras.Model(pooled, head(pooled)), settings.epochs, settings.learning_rate)
+    found = {"frozen": probabilities(activations.held_out, "frozen", part.tail, head)}
+    if activations.train.features.crossing is not None:
         part.tail.trainable = True
-        set_precision(part, features.engine.precision)
-        tail = Tail(part, head)
-        trainer.run("fine-tuned", tail, features.crossing, settings.fine_tune_epochs, settings.fine_tune_learning_rate)
-        probabilities["fine-tuned"] = _probabilities(tail, features.crossing, dataset, settings)
+        set_precision(part, activations.train.features.engine.precision)
+        trainer.run("fine-tuned", Tail(part, head), settings.fine_tune_epochs, settings.fine_tune_learning_rate)
         set_precision(part, "float32")
-    return Fitted(head, trainer.history, probabilities)
+        found["fine-tuned"] = probabilities(activations.held_out, "fine-tuned", part.tail, head)
+    return Fitted(head, trainer.history, found)
 
 
 class _Trainer:
@@ -149,20 +146,19 @@ class _Trainer:
     def __init__(
         self,
         dataset: Dataset,
+        activations: Activations,
         settings: Settings,
         folder: Path,
         show: Callable[[dict[str, Any]], None],
         progress: Callable[[int, int], None],
     ) -> None:
-        self.labels = dataset.labels(dataset.rows)
-        split = dataset.rows["split"].to_numpy()
-        self.train, self.val = np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
+        self.train, self.val = activations.train, activations.val
         self.binary = len(dataset.classes) == 2
         self.settings, self.folder, self.show, self.progress = settings, folder, show, progress
         self.board = keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)
         self.history: list[dict[str, Any]] = []
 
-    def run(self, phase: str, model: keras.Model, inputs: Kept | Computed, epochs: int, rate: float) -> None:
+    def run(self, phase: str, model: keras.Model, epochs: int, rate: float) -> None:
         loss = "binary_crossentropy" if self.binary else "sparse_categorical_crossentropy"
         # Between executions Python has its say, and with one step in each it takes a tenth of the time. Over several
         # devices Keras fails if the last execution has fewer steps than the others.
@@ -175,6 +171,7 @@ class _Trainer:
             steps_per_execution=steps,
         )
         batch_size, seed = self.settings.batch_size, self.settings.seed
+        train, val = self.train, self.val
         before, history = len(self.history), list[dict[str, Any]]()
         stopping = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
         checkpoint = Checkpoint(self.folder / CHECKPOINTS / f"{phase}.npz", stopping, history, epochs)
@@ -183,7 +180,7 @@ class _Trainer:
         done = len(history)
 
         def note(epoch: int, logs: dict[str, float]) -> None:
-            row = {"phase": phase, "epoch": epoch + 1, **{name: float(logs[name]) for name in COLUMNS[2:]}}
+            row = {"phase": phase, "epoch": epoch + 1, **{name: float(logs[name]) for name in _LOGGED}}
             if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
                 raise FitError(
                     f"the loss became {row['loss']} in epoch {epoch + 1} ({phase}); lower the learning rate ({rate})"
@@ -193,9 +190,9 @@ class _Trainer:
 
         def shuffled() -> NDArray[np.int64]:
             # By seed and epoch only, so that a run that goes on draws as one that was never interrupted.
-            return np.random.default_rng((seed, len(history) + 1)).permutation(self.train)
+            return np.random.default_rng((seed, len(history) + 1)).permutation(self.train.rows)
 
-        of_epoch = math.ceil(len(self.train) / batch_size)
+        of_epoch = math.ceil(len(self.train.rows) / batch_size)
         of_all = of_epoch * (self.settings.epochs + self.settings.fine_tune_epochs)
         earlier = of_epoch * (self.settings.epochs if phase == "fine-tuned" else 0)
 
@@ -206,8 +203,8 @@ class _Trainer:
             checkpoint.put_best(model)
         else:
             model.fit(
-                batches(inputs, self.labels, shuffled, batch_size),
-                validation_data=batches(inputs, self.labels, lambda: self.val, batch_size),
+                batches(train.inputs(phase), train.labels, shuffled, batch_size),
+                validation_data=batches(val.inputs(phase), val.labels, lambda: val.rows, batch_size),
                 class_weight=self._class_weight(),
                 initial_epoch=before + done,
                 epochs=before + epochs,
@@ -226,17 +223,6 @@ class _Trainer:
         """By class, so that each weighs the same in all; None if each image is to."""
         if self.settings.class_weight == "none":
             return None
-        labels = self.labels[self.train]
+        labels = self.train.labels[self.train.rows]
         present = np.unique(labels)
         return dict(zip(present.tolist(), compute_class_weight("balanced", classes=present, y=labels), strict=True))
-
-
-COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy")  # of the history
-
-
-def _probabilities(model: keras.Model, inputs: Kept | Computed, dataset: Dataset, settings: Settings) -> Floats:
-    """The probability of each class for the held-out images, shape (images, classes)."""
-    rows = np.flatnonzero(dataset.is_held_out)
-    labels = dataset.labels(dataset.rows)
-    predicted = model.predict(batches(inputs, labels, lambda: rows, settings.batch_size), verbose=0)
-    return np.hstack([1 - predicted, predicted]) if predicted.shape[1] == 1 else predicted

@@ -1,12 +1,12 @@
 """Finished runs, as their folders tell of them: read, summed up, and set beside the original study's."""
 
-import io
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import pandas as pd
 
+from train import tables
 from train.measure import DECIDED, RANKED
 
 # Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
@@ -43,6 +43,15 @@ class Finished(NamedTuple):
         return STUDY.get(self.settings["set"]) if self.settings.get("class_weight", "none") == "none" else None
 
 
+def are_classes(classes: object) -> TypeGuard[list[str]]:
+    """Whether something read from settings.json can be a run's classes: a list of two or more different names."""
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and len(set(classes)) == len(classes) >= 2
+    )
+
+
 def read(run: Path) -> Finished:
     """Read a run folder.
 
@@ -50,19 +59,25 @@ def read(run: Path) -> Finished:
         OutcomeError: it holds no finished run of this version.
     """
     try:
-        texts = {name: (run / name).read_text(encoding="utf-8") for name in ("settings.json", "metrics.json")}
-        tables = {name: (run / name).read_text(encoding="utf-8") for name in ("history.csv", "predictions.csv")}
-        settings, metrics = (json.loads(text) for text in texts.values())
-        history, predictions = (pd.read_csv(io.StringIO(text), keep_default_na=False) for text in tables.values())
-        found = Finished(run.as_posix(), settings, metrics, history, predictions)
-        for needed in ("set", "classes", "images"):
+        settings, metrics = (
+            json.loads((run / name).read_text(encoding="utf-8")) for name in ("settings.json", "metrics.json")
+        )
+        for needed in ("set", "images"):
             settings[needed]
-        of_older = "positive" not in settings or any("decisions" not in told["val"] for told in metrics.values())
-        if "source_sha256" not in predictions or of_older:
+        if not are_classes(settings["classes"]):
+            raise OutcomeError(
+                f"{run}: got the classes {settings['classes']!r:.80}, expected different names; run `python -m train fit` again"
+            )
+        if "positive" not in settings or any("decisions" not in measured["val"] for measured in metrics.values()):
             raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
+        history = tables.read(run / "history.csv", tables.HISTORY)
+        predictions = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
+        found = Finished(run.as_posix(), settings, metrics, history, predictions)
         summary(found), overview([found])  # so that a figure that is missing is known before anything is computed
     except OutcomeError:
         raise
+    except tables.TableError as error:
+        raise OutcomeError(f"{error}; train the run again") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise OutcomeError(
             f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from manifests import contract
 from manifests.pixels import Pixels, UnreadableImage, decode_to
+from train import tables
+from train.leaks import Record
 from train.trained import Trained
 
-# What is taken from a folder; a file that is named itself is tried whatever its name.
-SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
 _BATCH = 32
 # Control characters, also of lines and of writing direction, and what stands for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -37,43 +37,40 @@ class Found(NamedTuple):
     error: str = ""
 
 
-class Listing(NamedTuple):
-    """The files to predict, and how many of the folders' files don't have an image's name."""
-
-    found: list[Found]
-    passed_over: int
-
-
 class _Read(NamedTuple):
     data: bytes
     image: Pixels | None
     error: str
+    trained_on: str = ""
 
 
-def listed(places: Sequence[Path]) -> Listing:
-    """The files named, and the image files of the folders named, at any depth, sorted; each once.
+def listed(places: Sequence[Path]) -> list[Found]:
+    """The files named, and the files of the folders named, at any depth, sorted; each once.
 
-    Hidden files are left out, and links to folders are not followed.
+    As when a set is built, what an image is its content says and not its name, so that every file is tried. Hidden
+    files and folders are named and not read, and links to folders are not followed.
     """
     found: list[Found] = []
-    passed_over = 0
     for place in places:
-        if not place.is_dir():
-            found.append(Found(place, place.name, "" if place.is_file() else _no_file(place)))
-            continue
-        faults: list[Found] = []
-        files = []
-        for folder, folders, names in os.walk(place, onerror=lambda error: faults.append(_unlisted(error, place))):  # noqa: B023  # called in this turn of the loop only
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            files += [Path(folder, name) for name in names if not name.startswith(".")]
-        images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
-        passed_over += len(files) - len(images)
-        if not images and not faults:
-            faults = [Found(place, place.name, "a folder without image files")]
-        found += faults + [
-            Found(path, path.relative_to(place).as_posix(), "" if path.is_file() else _no_file(path)) for path in images
-        ]
-    return Listing(list({entry.path: entry for entry in found}.values()), passed_over)
+        found += _inside(place) if place.is_dir() else [Found(place, place.name, _fault(place))]
+    return list({entry.path: entry for entry in found}.values())
+
+
+def _inside(place: Path) -> list[Found]:
+    """The files of a folder, at any depth."""
+    unlisted: list[Found] = []
+    inside: list[Found] = []
+    files: list[Path] = []
+    for folder, folders, names in os.walk(place, onerror=lambda error: unlisted.append(_unlisted(error, place))):
+        for name in [name for name in folders if name.startswith(".")]:
+            folders.remove(name)
+            inside.append(Found(Path(folder, name), Path(folder, name).relative_to(place).as_posix(), "hidden"))
+        files += [Path(folder, name) for name in names]
+    for path in files:
+        reason = "hidden" if path.name.startswith(".") else _fault(path)
+        inside.append(Found(path, path.relative_to(place).as_posix(), reason))
+    found = unlisted + sorted(inside)
+    return found or [Found(place, place.name, "a folder without files")]
 
 
 def predict(
@@ -81,6 +78,7 @@ def predict(
     found: Sequence[Found],
     progress: Callable[[int, int], None],
     draw: Draw | None = None,
+    record: Record | None = None,
 ) -> pd.DataFrame:
     """Predict each file, decoded and stretched as the builder does it.
 
@@ -93,17 +91,18 @@ def predict(
         found: the files, and what is known of those that can't be read.
         progress: called with (files done, files in all).
         draw: called with each file that could be read; what it gives goes into the column `cam`.
+        record: what the run has learnt from.
 
     Returns:
-        A row a file, in order: file, predicted, p(CLASS) for each class, error (empty if there is none), and cam if
-        `draw` is given.
+        A row a file, in order: file, predicted, p(CLASS) for each class, error (empty if there is none), cam if `draw`
+        is given, and trained_on if `record` is: the split, train or val, and how that is known, or nothing.
     """
     rows: list[dict[str, object]] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(found), _BATCH):
             batch = found[start : start + _BATCH]
             # A batch at a time, so that a folder of any size fits into memory.
-            read = list(pool.map(lambda entry: _read(entry, trained.size), batch))
+            read = list(pool.map(lambda entry: _read(entry, trained.size, record), batch))
             images = [_as_input(one.image) for one in read if one.image is not None]
             given = (
                 trained.probabilities(np.stack(images)) if images else np.zeros((0, len(trained.classes)), np.float32)
@@ -113,14 +112,15 @@ def predict(
                 row: dict[str, object] = {"file": told(entry.path), "error": one.error}
                 if not one.error:
                     image, probabilities, index = next(predicted)
-                    row["predicted"] = trained.classes[index]
+                    row["predicted"], row["trained_on"] = trained.classes[index], one.trained_on
                     for name, value in zip(trained.classes, probabilities, strict=True):
-                        row[f"p({name})"] = round(float(value), 6)
+                        row[tables.probability(name)] = float(value)
                     if draw:
                         row["cam"] = draw(entry, one.data, image, int(index), float(probabilities[index]))
                 rows.append(row)
             progress(len(rows), len(found))
-    columns = ["file", "predicted", *(f"p({name})" for name in trained.classes), *(["cam"] if draw else []), "error"]
+    columns = ["file", "predicted", *map(tables.probability, trained.classes)]
+    columns += [*(["trained_on"] if record else []), *(["cam"] if draw else []), "error"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -138,7 +138,7 @@ def check_out(out: Path) -> None:
 
 def write(out: Path, table: pd.DataFrame) -> None:
     """Write the table, with names as they are: as in a manifest, a cell may begin as a formula would."""
-    contract.write_atomically(out, table.to_csv(index=False, lineterminator="\n"))
+    tables.write(out, table)
 
 
 def told(path: Path) -> str:
@@ -146,12 +146,13 @@ def told(path: Path) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(path))
 
 
-def _read(entry: Found, size: tuple[int, int]) -> _Read:
+def _read(entry: Found, size: tuple[int, int], record: Record | None) -> _Read:
     if entry.error:
         return _Read(b"", None, entry.error)
     try:
         data = entry.path.read_bytes()
-        return _Read(data, decode_to(data, size), "")
+        image = decode_to(data, size)
+        return _Read(data, image, "", record.known(data) if record else "")
     except OSError as error:
         return _Read(b"", None, f"can't be read: {error.strerror}")
     except UnreadableImage as error:
@@ -164,7 +165,10 @@ def _as_input(image: Pixels) -> NDArray[np.float32]:
     return colour.astype(np.float32)
 
 
-def _no_file(path: Path) -> str:
+def _fault(path: Path) -> str:
+    """Why a path is no file that can be read, or nothing."""
+    if path.is_file():
+        return ""
     return "not a regular file" if os.path.lexists(path) else "no such file or folder"
 
 

@@ -28,6 +28,8 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            # Else a GPU rounds what it multiplies to 10 bits, and a model gives other numbers there than elsewhere.
+            tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
     finally:
         gc.enable()
         gc.freeze()  # nor is it looked through later

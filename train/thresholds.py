@@ -80,7 +80,7 @@ def temperature(labels: Labels, probabilities: Floats) -> float:
 
 def with_temperature(probabilities: Floats, value: float) -> Floats:
     """Probabilities, shape (images, classes), as they are with their logits divided by `value`."""
-    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-12, 1)) / value
+    logits = np.log(np.clip(probabilities.astype(np.float64), np.finfo(np.float64).tiny, 1)) / value
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     scaled: Floats = powers / powers.sum(axis=1, keepdims=True)
     return scaled

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.engine import Engine, Forward, compiled
+from train.outcome import are_classes
 
 _LAYERS = ("image", "preprocess", None, "pool", "head")  # of model.keras; the backbone has its own name
 
@@ -51,7 +52,7 @@ class Trained(NamedTuple):
         """The index of each image's predicted class."""
         if self.threshold is None:
             return probabilities.argmax(axis=1)
-        return (probabilities[:, 1] >= self.threshold).astype(np.int64)
+        return (probabilities[:, 1].astype(np.float64) >= self.threshold).astype(np.int64)
 
 
 def of_each_class(output: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -67,8 +68,10 @@ def load(run: Path) -> Trained:
     """
     settings, metrics = _read(run, "settings.json"), _read(run, "metrics.json")
     classes = settings.get("classes")
-    if not (isinstance(classes, list) and len(classes) >= 2 and all(isinstance(name, str) for name in classes)):
-        raise TrainedError(f"{run / 'settings.json'}: got the classes {classes!r:.80}, expected at least two names")
+    if not are_classes(classes):
+        raise TrainedError(
+            f"{run / 'settings.json'}: got the classes {classes!r:.80}, expected at least two names, all different"
+        )
     model = _model(run / "model.keras", 1 if len(classes) == 2 else len(classes))
     height, width = model.input_shape[1:3]
     forward = compiled(model, Engine("tensorflow", "float32"))  # batches of any size, traced twice at most

@@ -25,9 +25,10 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | None, **_: bool) -> None:
     """Predict images with the model of RUN: class, and the probability of each class.
 
-    Takes every kind of image that `augment` takes; folders are searched at any depth. With two classes, the second
-    is predicted from the run's threshold on. --cam draws Grad-CAM's evidence for the predicted class.
-    What can't be read has a row with the error; the exit code is 1 only if nothing could be read.
+    Takes every kind of image that `augment` takes, whatever its name; folders are searched at any depth. With two
+    classes, the second is predicted from the run's threshold on. --cam draws Grad-CAM's evidence for the predicted
+    class. Images that RUN has learnt from are marked: what it says of them is too good. What can't be read has a row
+    with the error; the exit code is 1 only if nothing could be read.
 
     \b
     Example:
@@ -36,20 +37,22 @@ def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | N
     """
     with one_line_errors():
         import_tensorflow()
+        from train import leaks
         from train import predict as stage
         from train import trained as runs
 
         if out:
             stage.check_out(out)
         trained = runs.load(run)
-        listing = stage.listed(images)
+        record = leaks.read(run)
+        found = stage.listed(images)
         draw = None
         if cam:
             from train.gradcam import drawer
 
             draw = drawer(trained, cam)
         with progress("predicting", "images") as show:
-            rows = stage.predict(trained, listing.found, show, draw)
+            rows = stage.predict(trained, found, show, draw, record)
         if out:
             stage.write(out, rows)
     if not out:
@@ -62,8 +65,12 @@ def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | N
     failed = int((rows["error"] != "").sum())
     if failed:
         say(f"{failed:,} could not be read; the column error says why")
-    if listing.passed_over:
-        say(f"Passed over, since their names don't end as an image's does: {listing.passed_over:,}")
+    if record is None:
+        say(
+            "Not checked: whether the run learnt from these images; the version that trained it kept no record of that."
+        )
+    elif seen := int((rows["trained_on"].fillna("") != "").sum()):
+        say(f"{seen:,} of them the run has learnt from, so what it says of these is too good (column trained_on)")
     say("Not for use on patients: this is no medical device.")
     for what, place in (("Table", out), ("Grad-CAM", cam)):
         if place:
@@ -84,12 +91,25 @@ def _print_rows(rows: "pd.DataFrame") -> None:
 @click.command()
 @_RUN
 @click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--on-leak",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="What to do if the run has learnt from some of the test images, or from others of the same patients.",
+)
+@click.option(
+    "--other-patients",
+    is_flag=True,
+    help="Patients of the same name as the run's are others: of another hospital, say.",
+)
 @at_root
 @as_json
-def evaluate(run: Path, manifest: Path, root: Path, **_: bool) -> None:
+def evaluate(run: Path, manifest: Path, root: Path, on_leak: str, *, other_patients: bool, **_: bool) -> None:
     """Measure RUN on the test images of another set's MANIFEST, at the run's own threshold.
 
-    Images that the run has learnt from are refused.
+    Images that the run has learnt from are refused: known by their source, their file, their pixels, or their patient.
+    Patients are compared by name if the two sets have an image in common or are of one source folder.
 
     \b
     Example:
@@ -102,14 +122,15 @@ def evaluate(run: Path, manifest: Path, root: Path, **_: bool) -> None:
 
         trained = runs.load(run)
         with progress("evaluating", "images") as show:
-            measured = external.measure(trained, manifest, root, show)
-    tell(measured.metrics)
+            measured = external.measure(
+                trained, manifest, root, show, drop_leaks=on_leak == "drop", other_patients=other_patients
+            )
+    tell(measured.metrics | {"leak_check": measured.check._asdict()})
     say(table(outcome.figures(measured.metrics, trained.threshold, f"{run} on {manifest}")))
-    if not measured.checked:
-        say(
-            f"Not checked: whether the run learnt from these images; its own set "
-            f"({trained.settings.get('manifest')}) is not here."
-        )
+    if measured.check.left_out:
+        say(f"Left out, since the run has learnt from them or from their patients: {measured.check.left_out:,} images")
+    for note in measured.check.notes:
+        say(note)
 
 
 @click.command()

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,39 @@ def drawn_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """Weights of a backbone that has seen images, with which predictions mean something."""
+    shared = Path(__file__).resolve().parents[3] / "shared" / "weights"
+    file = Path(os.environ.get("EVENSET_WEIGHTS", shared / "resnet50v2_tinyimagenet.weights.h5"))
+    if not file.is_file():
+        pytest.skip(f"no backbone weights at {file}; set EVENSET_WEIGHTS to a ResNet50V2 weights file")
+    return file
+
+
+@pytest.fixture
+def xrays_set(tmp_path: Path, xrays_224: Path) -> Callable[..., Path]:
+    """Make a set of real X-rays as they are, with so many images a class in each split; gives its manifest."""
+    return functools.partial(_xrays_set, tmp_path, xrays_224)
+
+
+def _xrays_set(root: Path, xrays: Path, **counts: int) -> Path:
+    rows = []
+    for split, count in counts.items():
+        for label in ("NORMAL", "PNEUMONIA"):
+            files = sorted((xrays / ("test" if split == "test" else "train") / label).iterdir())
+            for file in files[:count] if split != "val" else files[-count:]:
+                path = Path("data") / "real" / split / label / file.name
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, root / path)
+                sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+                source = file.relative_to(xrays).as_posix()
+                rows.append((path.as_posix(), label, split, source, source, 0, 0, "", 224, 224, sha256, sha256))
+    card = {"name": "real", "notice": "", "source": "source", "images": "data/real", "rejected": []}
+    contract.write(root / "manifests" / "real.csv", pd.DataFrame(rows, columns=contract.COLUMNS), card)
+    return root / "manifests" / "real.csv"
+
+
 def _set(
     root: Path,
     classes: int | tuple[str, ...] = 2,
@@ -48,12 +82,17 @@ def _set(
     test: int = 4,
     size: int = 64,
     name: str = "tiny",
+    groups: tuple[str, ...] = (),
 ) -> Path:
     rows = []
     labels = [f"class{index}" for index in range(classes)] if isinstance(classes, int) else classes
     for split, count in (("train", train), ("val", val), ("test", test)):
         for index, label in enumerate(labels):
             rows += [_image(root, name, split, index, label, number, size) for number in range(count)]
+    if groups:  # of the test images, in their order
+        tested = [number for number, row in enumerate(rows) if row[2] == "test"]
+        for number, group in zip(tested, groups, strict=True):
+            rows[number] = (*rows[number][:4], group, *rows[number][5:])
     manifest = root / "manifests" / f"{name}.csv"
     card = {"name": name, "notice": "", "source": "source", "images": f"data/{name}", "rejected": []}
     contract.write(manifest, pd.DataFrame(rows, columns=contract.COLUMNS), card)

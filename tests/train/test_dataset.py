@@ -109,3 +109,31 @@ def test_a_set_that_nothing_can_be_learnt_from_is_refused(
     manifest = image_set(**counts)
     with pytest.raises(datasets.DatasetError, match=told):
         datasets.read(manifest, manifest.parent.parent)
+
+
+def test_a_set_of_another_root_says_which(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """Nothing is gone, so that building it again would help nobody."""
+    manifest = image_set()
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(datasets.DatasetError, match=rf"is missing; it lies under {tmp_path}: give --root {tmp_path}$"):
+        datasets.read(manifest, tmp_path / "elsewhere")
+    for path in (tmp_path / "data" / "tiny").rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(datasets.DatasetError, match="build the set again"):
+        datasets.read(manifest, tmp_path)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("keeps", [True, False, None])
+def test_advice_on_validation_is_about_this_set(
+    image_set: Callable[..., Path], tmp_path: Path, classes: int, keeps: bool | None
+) -> None:
+    """keep_source_val only where it is in the recipe, a threshold only where one is chosen."""
+    dataset = datasets.read(image_set(classes=classes), tmp_path)
+    dataset.card["recipe"] = None if keeps is None else {"keep_source_val": keeps, "val": 0.2}
+    dataset = dataset._replace(rows=dataset.rows.assign(variant=1))
+    small, augmented = datasets.doubts(dataset)
+    assert small.startswith(f"validation holds {4 * classes} images: when training stops")
+    assert ("keep_source_val" in small) == (keeps is True)
+    assert ("give val a larger share" in small) == (keeps is not True)
+    assert ("threshold" in small) == ("threshold" in augmented) == (classes == 2)

@@ -1,8 +1,6 @@
 """What the choice of an engine does to a run's predictions on real X-rays."""
 
-import hashlib
-import os
-import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,41 +9,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from manifests import contract
 from train import features, model
 from train.cli import main
 from train.engine import choose
-
-SPLITS = {"train": ("train", 100), "val": ("train", 30), "test": ("test", 100)}  # split: source folder, images a class
-
-
-@pytest.fixture
-def weights() -> Path:
-    """Weights of a backbone that has seen images, with which predictions mean something."""
-    shared = Path(__file__).resolve().parents[3] / "shared" / "weights"
-    file = Path(os.environ.get("EVENSET_WEIGHTS", shared / "resnet50v2_tinyimagenet.weights.h5"))
-    if not file.is_file():
-        pytest.skip(f"no backbone weights at {file}; set EVENSET_WEIGHTS to a ResNet50V2 weights file")
-    return file
-
-
-@pytest.fixture
-def manifest(tmp_path: Path, xrays_224: Path) -> Path:
-    """A set of real X-rays as they are."""
-    rows = []
-    for split, (folder, count) in SPLITS.items():
-        for label in ("NORMAL", "PNEUMONIA"):
-            files = sorted((xrays_224 / folder / label).iterdir())
-            for file in files[:count] if split != "val" else files[-count:]:
-                path = Path("data") / "real" / split / label / file.name
-                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, tmp_path / path)
-                sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-                source = file.relative_to(xrays_224).as_posix()
-                rows.append((path.as_posix(), label, split, source, source, 0, 0, "", 224, 224, sha256, sha256))
-    card = {"name": "real", "notice": "", "source": "source", "images": "data/real", "rejected": []}
-    contract.write(tmp_path / "manifests" / "real.csv", pd.DataFrame(rows, columns=contract.COLUMNS), card)
-    return tmp_path / "manifests" / "real.csv"
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "openvino"])
@@ -66,12 +32,13 @@ def test_two_threads_may_run_the_frozen_part_at_once(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_engines_come_to_the_same_predictions(manifest: Path, weights: Path, tmp_path: Path) -> None:
+def test_engines_come_to_the_same_predictions(xrays_set: Callable[..., Path], weights: Path, tmp_path: Path) -> None:
     """After both phases, test probabilities of OpenVINO and TensorFlow differ by 0.02 at most, and by 0.005 on average.
 
     Nearly all decisions are the same. The README states what came out of it once.
     """
     pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
+    manifest = xrays_set(train=100, val=30, test=100)
     tables = []
     for engine in ("tensorflow", "openvino"):
         run = tmp_path / "runs" / engine

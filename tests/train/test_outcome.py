@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from train import measure, outcome
+from train import measure, outcome, tables
 
 # Exact bounds of twelve and of six patients without a mistake.
 ALL_RIGHT, ALL_RIGHT_OF_SIX = "1.000 [0.735, 1.000]", "1.000 [0.541, 1.000]"
@@ -33,8 +33,16 @@ def folder(place: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tu
     settings["positive"] = names[1] if classes == 2 else None
     (run / "settings.json").write_text(json.dumps(settings))
     (run / "metrics.json").write_text(json.dumps(told))
-    pd.DataFrame({"phase": phases, "epoch": range(len(phases))}).to_csv(run / "history.csv", index=False)
-    pd.DataFrame({"source_sha256": ["0"], "split": ["test"]}).to_csv(run / "predictions.csv", index=False)
+    history = pd.DataFrame({"phase": phases, "epoch": range(1, len(phases) + 1)})
+    tables.write(run / "history.csv", history.assign(loss=0.5, accuracy=0.5, val_loss=0.5, val_accuracy=0.5))
+    rows = [
+        pd.DataFrame({"path": [f"{place}.jpg" for place in range(12)], "source_sha256": "0" * 64, "split": split})
+        .assign(label=np.array(names)[labels], group=groups, phase=phase)
+        .assign(**{tables.probability(name): probabilities[:, index] for index, name in enumerate(names)})
+        for phase in phases
+        for split in ("val", "test")
+    ]
+    tables.write(run / "predictions.csv", pd.concat(rows))
     return run
 
 
@@ -79,7 +87,7 @@ def test_what_is_not_defined_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["gone", "empty", "list", "nested", "no figures", "nested figures", "older", "without positive"]
+    "damage", ["gone", "empty", "list", "nested", "no figures", "nested figures", "older", "without positive", "twice"]
 )
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -> None:
     """Missing, damaged or of an older version: the message names the folder and says what to give or do."""
@@ -104,6 +112,9 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -
             settings = json.loads((run / "settings.json").read_text())
             del settings["positive"]
             (run / "settings.json").write_text(json.dumps(settings))
+        case "twice":
+            settings = json.loads((run / "settings.json").read_text())
+            (run / "settings.json").write_text(json.dumps(settings | {"classes": ["a", "a"]}))
         case "older":
             (run / "metrics.json").write_text(json.dumps({"frozen": {"val": {"accuracy": 0.5}}}))
     with pytest.raises(outcome.OutcomeError, match=rf"{run}.*`python -m train fit`"):

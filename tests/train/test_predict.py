@@ -16,7 +16,7 @@ from PIL import Image
 
 from manifests import contract
 from manifests.pixels import decode, decode_to
-from train import predict, trained
+from train import outcome, predict, tables, trained
 from train.cli import main
 
 
@@ -70,23 +70,27 @@ def test_what_cannot_be_read_has_a_row_with_the_reason(run: Path, tmp_path: Path
     (folder / "nothing.jpg").touch()
     (folder / "notes.txt").write_text("notes")
     (folder / ".hidden.png").write_text("no image")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("not read")
     (folder / "gone.png").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.png")
     out = tmp_path / "out.csv"
     result = call(run, folder, tmp_path / "missing.png", tmp_path / "empty", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "6 could not be read" in result.output
-    assert "names don't end as an image's does: 1" in result.output
+    assert "9 could not be read" in result.output
     table = pd.read_csv(out, keep_default_na=False)
     errors = {Path(name).name: error for name, error in zip(table["file"], table["error"], strict=True)}
     assert errors.pop("good.PNG") == ""
-    assert errors.pop("bad.png").startswith("not an image")
+    for name in ("bad.png", "notes.txt"):
+        assert errors.pop(name).startswith("not an image")
     assert errors == {
+        ".hidden.png": "hidden",
+        ".git": "hidden",
         "nothing.jpg": "empty file (0 bytes)",
         "gone.png": "not a regular file",
         "pipe.png": "not a regular file",
         "missing.png": "no such file or folder",
-        "empty": "a folder without image files",
+        "empty": "a folder without files",
     }
     nothing = call(run, folder / "bad.png")
     assert nothing.exit_code == 1
@@ -94,6 +98,25 @@ def test_what_cannot_be_read_has_a_row_with_the_reason(run: Path, tmp_path: Path
     beside = call(run, folder / "bad.png", folder / "deep").output.splitlines()
     assert [len(beside[line].split()) for line in (0, 2)] == [5, 4]
     assert "nan" not in beside[1]
+
+
+def test_what_is_an_image_its_content_says_and_not_its_name(run: Path, tmp_path: Path) -> None:
+    """As when a set is built: .jfif, .pjpeg, no ending or a wrong one; what is none is named, junk of systems too."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = ("a.jfif", "b.pjpeg", "c", "d.JPG", "e.dat", "1.2.840.113619")
+    for name in names:
+        picture().save(folder / name, "jpeg")
+    junk = ("Thumbs.db", "desktop.ini", ".DS_Store", "notes.txt", "archive.zip")
+    for name in junk:
+        (folder / name).write_bytes(b"PK\x03\x04 no image")
+    out = tmp_path / "out.csv"
+    result = call(run, folder, "--out", out)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out, keep_default_na=False)
+    assert {Path(name).name for name in table.loc[table["error"] == "", "file"]} == set(names)
+    assert {Path(name).name for name in table.loc[table["error"] != "", "file"]} == set(junk)
+    assert "5 could not be read" in result.output
 
 
 def test_the_thresholds_side_decides_the_class(run: Path, tmp_path: Path) -> None:
@@ -112,7 +135,7 @@ def test_names_stay_as_they_are_but_for_what_is_not_for_reading(tmp_path: Path) 
     names = ["=1+1.png", "a\nb.png", "c\u202ed.png", os.fsdecode(b"e\xff.png"), "ä ö.png"]
     for name in names:
         (tmp_path / name).touch()
-    told = {predict.told(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path]).found}
+    told = {predict.told(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path])}
     assert told == {"=1+1.png", "a\\nb.png", "c\\u202ed.png", "e\\udcff.png", "ä ö.png"}
     table = pd.DataFrame({"file": sorted(told), "error": ""})
     predict.write(tmp_path / "out.csv", table)
@@ -125,7 +148,7 @@ def test_a_file_named_twice_is_predicted_once(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     places = [tmp_path / "b", tmp_path / "a", tmp_path / "b" / "1.png"]
-    found = [entry.path.relative_to(tmp_path).as_posix() for entry in predict.listed(places).found]
+    found = [entry.path.relative_to(tmp_path).as_posix() for entry in predict.listed(places)]
     assert found == ["b/1.png", "b/2.png", "a/1.png"]
 
 
@@ -148,7 +171,7 @@ def test_more_files_than_a_batch_come_in_order(run: Path, tmp_path: Path) -> Non
     (tmp_path / "33.png").write_text("no image")
     read = trained.load(run)
     steps: list[tuple[int, int]] = []
-    table = predict.predict(read, predict.listed([tmp_path]).found, lambda *step: steps.append(step))
+    table = predict.predict(read, predict.listed([tmp_path]), lambda *step: steps.append(step))
     assert steps == [(32, 70), (64, 70), (70, 70)]
     assert table.loc[table["error"] != "", "file"].tolist() == [str(tmp_path / "33.png")]
     for number in (0, 32, 34, 69):
@@ -157,22 +180,40 @@ def test_more_files_than_a_batch_come_in_order(run: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_predictions_of_a_sets_own_files_are_the_runs(image_set: Callable[..., Path]) -> None:
-    """Given a set's val and test images, `predict` gives what predictions.csv has, within 1e-3."""
-    manifest = image_set()
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_predictions_of_a_sets_own_files_are_the_runs(image_set: Callable[..., Path], engine: str) -> None:
+    """Given a set's val and test images, `predict` gives what predictions.csv has, and `evaluate` what metrics.json has.
+
+    Whatever engine and precision trained, and of classes that look like numbers.
+    """
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
+    manifest = image_set(classes=("0", "1e5"), val=6, test=8)
     root = manifest.parent.parent
-    short = ["--weights", "random", "--epochs", "1", "--fine-tune-epochs", "1", "--engine", "tensorflow"]
+    short = ["--weights", "random", "--epochs", "2", "--fine-tune-epochs", "1", "--engine", engine, "--calibrate"]
     fitted = CliRunner().invoke(main, ["fit", str(manifest), *short, "--batch-size", "8", "--root", str(root)])
     assert fitted.exit_code == 0, fitted.output
     run = root / "runs" / "tiny"
-    recorded = pd.read_csv(run / "predictions.csv")
-    recorded = recorded[recorded["phase"] == "fine-tuned"].reset_index(drop=True)
+    recorded = outcome.read(run).predictions.query("phase == 'fine-tuned'").reset_index(drop=True)
     result = call(run, *(root / path for path in recorded["path"]), "--out", root / "out.csv")
     assert result.exit_code == 0, result.output
-    table = pd.read_csv(root / "out.csv")
+    table = tables.read(root / "out.csv", {"file": str, "predicted": str, "p(0)": float, "p(1e5)": float})
     assert table["file"].tolist() == [str(root / path) for path in recorded["path"]]
-    for name in ("p(class0)", "p(class1)"):
-        np.testing.assert_allclose(table[name], recorded[name], atol=1e-3)
+    for name in ("p(0)", "p(1e5)"):
+        np.testing.assert_allclose(table[name], recorded[name], atol=1e-5, rtol=0)
+    assert table["trained_on"].tolist() == [
+        "val, the same file" if split == "val" else "" for split in recorded["split"]
+    ]
+    of_test = recorded["split"] == "test"
+    assert (table["predicted"] == recorded["predicted (chosen)"])[of_test].all()
+
+    measured = CliRunner().invoke(main, ["evaluate", str(run), str(manifest), "--root", str(root), "--json"])
+    assert measured.exit_code == 0, measured.output
+    found, expected = json.loads(measured.stdout), outcome.read(run).metrics["fine-tuned"]["test"]
+    assert found["auroc"] == expected["auroc"]
+    assert found["brier"] == pytest.approx(expected["brier"], abs=1e-5)
+    for point, decided in expected["decisions"].items():
+        assert found["decisions"][point] == decided
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Killed anywhere, `fit` run again goes on where it was, and ends as if nothing had happened."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,11 +14,20 @@ import pytest
 EPOCHS = 6
 
 
-def started(manifest: Path, run: str, environment: dict[str, str], cache: str) -> subprocess.Popen[str]:
+def started(manifest: Path, run: str, environment: dict[str, str], cache: str, seed: int = 0) -> subprocess.Popen[str]:
     """A process that trains on a small set."""
     root = manifest.parent.parent
     options = ["--weights", "random", "--epochs", str(EPOCHS), "--fine-tune-epochs", str(EPOCHS), "--batch-size", "8"]
-    options += ["--learning-rate", "0.05", "--fine-tune-learning-rate", "0.001", "--cache", str(root / cache)]
+    options += [
+        "--seed",
+        str(seed),
+        "--learning-rate",
+        "0.05",
+        "--fine-tune-learning-rate",
+        "0.001",
+        "--cache",
+        str(root / cache),
+    ]
     return subprocess.Popen(
         [sys.executable, "-m", "train", "fit", str(manifest), "--run", str(root / run), "--root", str(root), *options],
         env=environment,
@@ -81,7 +89,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
 def test_ctrl_c_says_how_to_go_on_and_other_settings_start_over(
     image_set: Callable[..., Path], environment: dict[str, str]
 ) -> None:
-    """An interrupted run leaves checkpoints; one with another seed does not go on from them."""
+    """An interrupted run leaves checkpoints; one with other settings sets them aside, and they are taken up again."""
     manifest = image_set()
     root = manifest.parent.parent
     process = started(manifest, "runs/tiny", environment, "cache")
@@ -93,11 +101,15 @@ def test_ctrl_c_says_how_to_go_on_and_other_settings_start_over(
     assert process.returncode == 130
     assert "Run it again and it goes on" in told
     partial = root / "runs" / ".tiny.partial"
-    settings = json.loads((partial / "settings.json").read_text())
-    (partial / "settings.json").write_text(json.dumps(settings | {"seed": 1}))
-    left = partial / "checkpoints" / "left"
-    left.parent.mkdir(exist_ok=True)
-    left.touch()
-    finished(started(manifest, "runs/tiny", environment, "cache"))
-    assert not left.exists()
+    (partial / "checkpoints" / "left").touch()
+    told = finished(started(manifest, "runs/tiny", environment, "cache", seed=1))
+    aside = root / "runs" / "tiny.unfinished.1"
+    assert f"kept at {aside}" in told
+    assert (aside / "checkpoints" / "left").exists()
     assert not partial.exists()
+    assert not (root / "runs" / "tiny" / "checkpoints").exists()
+
+    told = finished(started(manifest, "runs/tiny", environment, "cache"))
+    assert f"Going on from {aside}" in told
+    assert f"What was at {root / 'runs' / 'tiny'} is now at {root / 'runs' / 'tiny.1'}" in told
+    assert sorted(path.name for path in (root / "runs").glob("[!.]*")) == ["tiny", "tiny.1"]

@@ -67,6 +67,8 @@ def foreign(path: Path, *layers: keras.layers.Layer) -> None:
         (lambda run: (run / "metrics.json").write_text("{"), "holds no finished run"),
         (lambda run: (run / "settings.json").write_text("[]"), "got a JSON list"),
         (lambda run: (run / "settings.json").write_text('{"classes": ["a"]}'), "expected at least two names"),
+        (lambda run: (run / "settings.json").write_text('{"classes": ["a", "a"]}'), "expected at least two names"),
+        (lambda run: (run / "settings.json").write_text('{"classes": [["a"], ["b"]]}'), "expected at least two names"),
         (lambda run: (run / "settings.json").write_text('{"classes": ["a", "b", "c"]}'), "with output (None, 3)"),
         (lambda run: (run / "metrics.json").write_text('{"frozen": {"threshold": {"value": -1}}}'), "threshold -1"),
         (lambda run: (run / "metrics.json").write_text('{"a": {"threshold": {"value": NaN}}}'), "threshold nan"),

@@ -1,0 +1,94 @@
+"""The tables of a run folder, written and read again with declared types: text stays text, numbers keep all digits."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from manifests.contract import write_atomically
+
+_Kinds = Mapping[str, type]  # column -> str, int or float
+
+HISTORY: _Kinds = {
+    "phase": str,
+    "epoch": int,
+    "loss": float,
+    "accuracy": float,
+    "val_loss": float,
+    "val_accuracy": float,
+}
+_PREDICTED: _Kinds = {"path": str, "source_sha256": str, "split": str, "label": str, "group": str, "phase": str}
+
+
+class TableError(ValueError):
+    """A table can't be read; the message names file, line, column, what was found and what was expected."""
+
+
+def probability(label: str) -> str:
+    """The column of a class's probability.
+
+    It begins as no other column of a table does, so a class may be called `split` or `path`.
+    """
+    return f"p({label})"
+
+
+def predictions(classes: Sequence[str]) -> _Kinds:
+    """The columns of predictions.csv that every run has; beside them `predicted (OPERATING POINT)`, which are text.
+
+    Args:
+        classes: the names of the run's classes.
+    """
+    return {**_PREDICTED, **{probability(label): float for label in classes}}
+
+
+def write(path: Path, table: pd.DataFrame) -> None:
+    """Write a table: UTF-8, comma-separated, floats with as many digits as give the same float again."""
+    # A float32 is widened first: its own shortest digits, read as float64, are another number.
+    wide = table.astype(dict.fromkeys(table.select_dtypes("float32"), "float64"))
+    write_atomically(path, wide.to_csv(index=False, lineterminator="\n"))
+
+
+def read(path: Path, kinds: _Kinds) -> pd.DataFrame:
+    """Read a table.
+
+    Args:
+        path: the file.
+        kinds: the columns that are not text, and those that have to be there.
+
+    Returns:
+        Every column of the file, those in `kinds` as declared (int64, float64 or str) and all others as str.
+
+    Raises:
+        OSError: the file can't be read.
+        TableError: it is no CSV, a column is missing, or a value is no number.
+    """
+    text = path.read_bytes()
+    try:
+        table = pd.read_csv(io.BytesIO(text), dtype=str, keep_default_na=False, na_values=[], encoding="utf-8")
+    except (ValueError, pd.errors.ParserError) as error:  # UnicodeDecodeError and EmptyDataError are ValueErrors
+        raise TableError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of more fields than the header has
+        raise TableError(f"{path} is damaged: line 2 has more fields than the header")
+    for column, kind in kinds.items():
+        if column not in table:
+            raise TableError(f"{path} is damaged or of an older version: it has no column {column!r}")
+        if kind is not str:
+            table[column] = _numbers(path, table[column], kind)
+    return table
+
+
+def _numbers(path: Path, texts: pd.Series, kind: type) -> pd.Series:
+    """A column of text as int64 or float64."""
+    try:
+        return texts.astype("int64" if kind is int else "float64")
+    except (ValueError, OverflowError):
+        for line, text in enumerate(texts, 2):
+            try:
+                kind(text)
+            except ValueError:
+                expected = "a whole number" if kind is int else "a number"
+                raise TableError(
+                    f"{path} is damaged: line {line}, column {texts.name}: got {text!r:.80}, expected {expected}"
+                ) from None
+        raise TableError(f"{path} is damaged: column {texts.name} holds numbers that are too large") from None
