@@ -63,31 +63,40 @@ class Fitted(NamedTuple):
     probabilities: dict[str, Floats]
 
 
+@contextmanager
 def batches(
     inputs: Kept | Computed, labels: Labels, order: Callable[[], NDArray[np.int64]], batch_size: int
-) -> tf.data.Dataset:
+) -> Iterator[tf.data.Dataset]:
     """Batches of some images' activations and labels, for Keras.
 
     `order` is asked at the start of each epoch for the images, by their places in the set. Keras's own PyDataset does
     the same through queues and threads, and an epoch of the frozen phase takes more than twice as long.
+
+    TensorFlow keeps each function of a `numpy_function` as long as the process lives, with all that it refers to: the
+    trainer, the model, the optimizer. So the function refers to them through `sources`, which is empty at the end.
     """
+    sources = [(inputs, order)]
     places = order()
     first, count = (*inputs.take(places[:1]), labels[places[:1]]), math.ceil(len(places) / batch_size)
     dtypes, shapes = [values.dtype for values in first], [(None, *values.shape[1:]) for values in first]
 
     def take(number: np.int64) -> tuple[NDArray[Any], ...]:
         nonlocal places
+        (source, order_of_epoch), *_ = sources
         if number == 0:
-            places = order()
+            places = order_of_epoch()
         chosen = places[number * batch_size : (number + 1) * batch_size]
-        return (*inputs.take(chosen), labels[chosen])
+        return (*source.take(chosen), labels[chosen])
 
     def batch(number: tf.Tensor) -> tuple[Any, tf.Tensor]:
         taken = tf.numpy_function(take, [number], dtypes)
         *crossing, told = map(tf.ensure_shape, taken, shapes)
         return tuple(crossing) if len(crossing) > 1 else crossing[0], told
 
-    return tf.data.Dataset.range(count).map(batch).prefetch(2).with_options(untuned())
+    try:
+        yield tf.data.Dataset.range(count).map(batch).prefetch(2).with_options(untuned())
+    finally:
+        sources.clear()
 
 
 @contextmanager
@@ -205,21 +214,25 @@ class _Trainer:
         if checkpoint.is_over:
             checkpoint.put_best(model)
         else:
-            model.fit(
-                batches(inputs, self.labels, shuffled, batch_size),
-                validation_data=batches(inputs, self.labels, lambda: self.val, batch_size),
-                class_weight=self._class_weight(),
-                initial_epoch=before + done,
-                epochs=before + epochs,
-                shuffle=False,  # `order` does; Keras can't, and would say so
-                callbacks=[
-                    stopping,
-                    keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count),
-                    self.board,
-                    checkpoint,
-                ],
-                verbose=0,
-            )
+            with (
+                batches(inputs, self.labels, shuffled, batch_size) as train,
+                batches(inputs, self.labels, lambda: self.val, batch_size) as val,
+            ):
+                model.fit(
+                    train,
+                    validation_data=val,
+                    class_weight=self._class_weight(),
+                    initial_epoch=before + done,
+                    epochs=before + epochs,
+                    shuffle=False,  # `order` does; Keras can't, and would say so
+                    callbacks=[
+                        stopping,
+                        keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count),
+                        self.board,
+                        checkpoint,
+                    ],
+                    verbose=0,
+                )
         self.history += history
 
     def _class_weight(self) -> dict[int, float] | None:
@@ -238,5 +251,6 @@ def _probabilities(model: keras.Model, inputs: Kept | Computed, dataset: Dataset
     """The probability of each class for the held-out images, shape (images, classes)."""
     rows = np.flatnonzero(dataset.is_held_out)
     labels = dataset.labels(dataset.rows)
-    predicted = model.predict(batches(inputs, labels, lambda: rows, settings.batch_size), verbose=0)
+    with batches(inputs, labels, lambda: rows, settings.batch_size) as held_out:
+        predicted = model.predict(held_out, verbose=0)
     return np.hstack([1 - predicted, predicted]) if predicted.shape[1] == 1 else predicted
