@@ -68,7 +68,7 @@ def main() -> None:
     "--engine",
     default="auto",
     type=click.Choice(["auto", "tensorflow", "openvino"]),
-    help="What runs the frozen layers; auto: OpenVINO if it is installed.",
+    help="What runs the frozen layers; auto: what is fastest, measured once for a machine.",
     show_default=True,
 )
 @click.option(
@@ -123,7 +123,7 @@ def fit(
         import_tensorflow()
         from train import dataset as datasets
         from train import engine as engines
-        from train import features, model
+        from train import features, model, selection
         from train import fit as fitting
         from train import run as runs
 
@@ -135,30 +135,52 @@ def fit(
         with model.strategy().scope():
             backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
             weights = model.digest(backbone)
-            chosen = engines.choose(engine)
-            told = runs.describe(manifest, dataset, settings, weights, chosen)
+            part = model.cut(backbone, settings.fine_tune_layers)
+            cache = cache or root / "data" / "activations"
+            with_tail = min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0
+            chosen = selection.choose(
+                engine,
+                dataset,
+                part,
+                weights,
+                cache,
+                batch_size=settings.batch_size,
+                with_tail=with_tail,
+                before=runs.begun(folder, runs.describe(manifest, dataset, settings, weights, engines.PLAIN)),
+            )
+            told = runs.describe(manifest, dataset, settings, weights, chosen.engine, chosen.fine_tune_precision)
             if runs.is_finished(folder, told):
                 say("This very run is finished already; move its folder away to run it again.")
             else:
                 _print_set(told, datasets.doubts(dataset))
-                part = model.cut(backbone, settings.fine_tune_layers)
-                cache = cache or root / "data" / "activations"
+                say(f"Engine: {chosen.reason}")
                 with runs.written(folder, told) as partial:
                     drawn = drawer.submit(artist.of_set, artist.samples(dataset, root), partial)
-                    with progress("activations", "images") as show:
+                    with progress("checking", "images") as check, progress("activations", "images") as show:
                         kept = features.features(
                             dataset,
                             part,
                             weights,
                             cache,
-                            chosen,
+                            chosen.engine,
                             show,
-                            with_tail=min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0,
+                            with_tail=with_tail,
                             limit=None if cache_limit is None else int(cache_limit * 10**9),
+                            checking=check,
+                            say=say,
                         )
                     _print_kept(kept, cache)
                     with progress("training", "batches") as show:
-                        fitted = fitting.fit(dataset, part, kept, settings, partial, _print_epoch, show)
+                        fitted = fitting.fit(
+                            dataset,
+                            part,
+                            kept,
+                            settings,
+                            partial,
+                            _print_epoch,
+                            show,
+                            precision=chosen.fine_tune_precision,
+                        )
                     drawn.result()
                     _finish(dataset, fitted, backbone, settings, partial, drawer)
         _print_run(folder)
@@ -278,8 +300,9 @@ def _print_kept(kept: "Features", cache: Path) -> None:
     engine = f"{kept.engine.name}, {kept.engine.precision}"
     there = kept.different - kept.computed
     say(f"Frozen layers ({engine}): {kept.computed:,} images computed, {there:,} taken from {cache}")
-    if hasattr(kept.crossing, "forward"):
-        say("No room to keep what fine-tuning needs, so each of its epochs runs the frozen layers again.")
+    lacking = getattr(kept.crossing, "lacking", 0)
+    if lacking:
+        say(f"No room to keep them all: each epoch of fine-tuning computes those of {lacking:,} images again.")
 
 
 def _print_epoch(row: dict[str, Any]) -> None:

@@ -120,6 +120,8 @@ def fit(
     folder: Path,
     show: Callable[[dict[str, Any]], None],
     progress: Callable[[int, int], None],
+    *,
+    precision: str = "float32",
 ) -> Fitted:
     """Train the head, then the head with the last layers of the backbone; or go on where `folder` says it was.
 
@@ -131,6 +133,7 @@ def fit(
         folder: for TensorBoard's logs, and for the checkpoints.
         show: called with each epoch's row of the history.
         progress: called with (batches done, batches that both phases have at most).
+        precision: in which the last layers' convolutions compute while they are trained: float32 or bfloat16.
 
     Raises:
         FitError: the loss is no number any more.
@@ -144,7 +147,7 @@ def fit(
     probabilities = {"frozen": _probabilities(frozen, features.pooled, dataset, settings)}
     if features.crossing is not None:
         part.tail.trainable = True
-        set_precision(part, features.engine.precision)
+        set_precision(part, precision)
         tail = Tail(part, head)
         trainer.run("fine-tuned", tail, features.crossing, settings.fine_tune_epochs, settings.fine_tune_learning_rate)
         probabilities["fine-tuned"] = _probabilities(tail, features.crossing, dataset, settings)

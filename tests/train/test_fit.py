@@ -92,9 +92,7 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
     )
     backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
     part = model.cut(backbone, settings.fine_tune_layers)
-    kept = features.features(
-        dataset, part, model.digest(backbone), tmp_path / "cache", engine.choose("tensorflow"), lambda *_: None
-    )
+    kept = features.features(dataset, part, model.digest(backbone), tmp_path / "cache", engine.PLAIN, lambda *_: None)
     progress: list[tuple[int, int]] = []
     fitted = fit.fit(
         dataset, part, kept, settings, tmp_path / "run", lambda _: None, lambda *told: progress.append(told)
