@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,35 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 MakeSource = Callable[..., Path]
+_MOST_MEMORY = 4e9  # bytes that any one process of the tests may take: a laptop has 8 GB
+
+
+def _peaks() -> dict[str, float]:
+    """Bytes that this process, and the largest of those that it started, took at most; empty where no one counts."""
+    if sys.platform == "win32":
+        return {}
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    kinds = {"this process": resource.RUSAGE_SELF, "the largest of its children": resource.RUSAGE_CHILDREN}
+    return {name: float(resource.getrusage(kind).ru_maxrss * unit) for name, kind in kinds.items()}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run whose tests pass but take more memory than a laptop has is a failure."""
+    if max(_peaks().values(), default=0) > _MOST_MEMORY and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the peak memory."""
+    peaks = _peaks()
+    if peaks:
+        text = ", ".join(f"{name} {peak / 1e9:.2f} GB" for name, peak in peaks.items())
+        over = max(peaks.values()) > _MOST_MEMORY
+        terminalreporter.write_line(
+            f"Peak memory: {text}; at most {_MOST_MEMORY / 1e9:g} GB each{': FAILED' if over else ''}", red=over
+        )
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from manifests import contract
-from train.store import Store, StoreError, locked, stored
+from train.store import Store, StoreError, is_stale, locked, stored
 
+STALE = "nothing: stale, of other versions"
 COLUMNS = ("size", "store", "layers", "engine", "precision", "images", "GB", "needed by")
 
 
@@ -41,17 +42,18 @@ def listed(cache: Path, sets: Needed) -> pd.DataFrame:
     for store, about in stored(cache):
         index = store.index().keys()
         wanted = {name: len(checksums & index) for name, checksums in sets.items()}
-        told = ", ".join(f"{name} {count:,}" for name, count in wanted.items() if count)
-        size = " x ".join(map(str, about.get("size", [])))
-        layers = ", ".join(map(str, about.get("layers", [])))
-        made_by = (about.get("name"), about.get("precision"))  # the engine, as engine.Engine has it
-        taken = (f"{len(index):,}", f"{_bytes(store) / 1e9:.2f}")
-        rows.append((size, store.folder.name, layers, *made_by, *taken, told or "nothing"))
+        users = ", ".join(f"{name} {count:,}" for name, count in wanted.items() if count)
+        stale = is_stale(about)
+        described = (_joined(about.get("size"), " x "), store.folder.name, _joined(about.get("layers"), ", "))
+        made_by = (_text(about.get("name")), _text(about.get("precision")))  # the engine, as engine.Engine has it
+        images = store.rows if stale else len(index)
+        amount = (f"{images:,}", f"{_bytes(store) / 1e9:.2f}")
+        rows.append((*described, *made_by, *amount, STALE if stale else users or "nothing"))
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(["size", "needed by", "store"], ignore_index=True)
 
 
 def prune(cache: Path, manifests: Path) -> Pruned:
-    """Drop the activations of all images that no manifest in a folder has, and what killed writers left.
+    """Drop stale activations, those of all images that no manifest in a folder has, and what killed writers left.
 
     Raises:
         ContractError: as `needed` has it.
@@ -72,9 +74,11 @@ def prune(cache: Path, manifests: Path) -> Pruned:
         for left in cache.glob(".*.partial"):
             shutil.rmtree(left)
         # Those that go whole come first: what is left of the others is copied, and needs room.
-        for store, _ in sorted(stored(cache), key=lambda found: bool(every & found[0].index().keys())):
+        needs = [(store, set() if is_stale(about) else every) for store, about in stored(cache)]
+        for store, needed_of_it in sorted(needs, key=lambda found: bool(found[1] & found[0].index().keys())):
+            rows = store.rows  # an index of an older format can't be counted
             try:
-                gone += store.keep(every)
+                gone += store.keep(needed_of_it) if needed_of_it else (store.keep(set()) or rows)
             except OSError as error:
                 raise StoreError(
                     f"{store.folder}: {error.strerror}; nothing of it went. Make room, or delete it"
@@ -88,3 +92,13 @@ def _total(cache: Path) -> int:
 
 def _bytes(store: Store) -> int:
     return sum(path.stat().st_size for path in store.folder.iterdir() if path.is_file())
+
+
+def _joined(values: object, by: str) -> str:
+    return by.join(_text(value) for value in values) if isinstance(values, list) else ""
+
+
+def _text(value: object) -> str:
+    """A value of an about.json, which anybody may have written, as text that a terminal shows as it is."""
+    text = str(value)[:100]
+    return text if text.isprintable() else ascii(text)

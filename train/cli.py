@@ -73,7 +73,7 @@ def main() -> None:
     "--engine",
     default="auto",
     type=click.Choice(["auto", "tensorflow", "openvino"]),
-    help="What runs the frozen layers; auto: OpenVINO if it is installed.",
+    help="What runs the frozen layers; auto: what is fastest, measured once for a machine.",
     show_default=True,
 )
 @click.option(
@@ -133,7 +133,7 @@ def fit(
 
     with one_line_errors(_RESUME), ProcessPool(1, artist.MODULES) as drawer:  # which imports while TensorFlow does
         import_tensorflow()
-        from train import activations, leaks, model, outcome
+        from train import activations, leaks, model, outcome, selection
         from train import dataset as datasets
         from train import engine as engines
         from train import fit as fitting
@@ -147,30 +147,52 @@ def fit(
         with model.strategy().scope():
             backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
             weights = model.digest(backbone)
-            chosen = engines.choose(engine)
-            description = runs.describe(manifest, dataset, settings, weights, chosen)
+            part = model.cut(backbone, settings.fine_tune_layers)
+            cache = cache or root / "data" / "activations"
+            with_tail = min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0
+            chosen = selection.choose(
+                engine,
+                dataset,
+                part,
+                weights,
+                cache,
+                batch_size=settings.batch_size,
+                with_tail=with_tail,
+                before=runs.begun(folder, runs.describe(manifest, dataset, settings, weights, engines.PLAIN)),
+            )
+            description = runs.describe(manifest, dataset, settings, weights, chosen.engine, chosen.fine_tune_precision)
             finished = None
             if not runs.is_finished(folder, description):
                 _print_set(description, dataset.reason, datasets.validation_warnings(dataset))
-                part = model.cut(backbone, settings.fine_tune_layers)
-                cache = cache or root / "data" / "activations"
-                make = partial(
-                    _features,
-                    part,
-                    weights,
-                    cache,
-                    with_tail=min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0,
-                    limit=None if cache_limit is None else int(cache_limit * 10**9),
-                )
+                say(f"Engine: {chosen.reason}")
                 with runs.written(folder, description, say) as unfinished:
                     if unfinished:
                         drawn = drawer.submit(artist.of_set, artist.samples(dataset, root), unfinished)
-                        with progress("activations", "images") as show:
-                            kept = activations.of_shares(dataset, chosen, make, show)
+                        with progress("checking", "images") as check, progress("activations", "images") as show:
+                            make = partial(
+                                _features,
+                                part,
+                                weights,
+                                cache,
+                                with_tail=with_tail,
+                                limit=None if cache_limit is None else int(cache_limit * 10**9),
+                                checking=check,
+                                say=say,
+                            )
+                            kept = activations.of_shares(dataset, chosen.engine, make, show)
                         _print_kept(kept, cache)
                         leaks.write(unfinished, dataset, cache)
                         with progress("training", "batches") as show:
-                            fitted = fitting.fit(dataset, part, kept, settings, unfinished, _print_epoch, show)
+                            fitted = fitting.fit(
+                                dataset,
+                                part,
+                                kept,
+                                settings,
+                                unfinished,
+                                _print_epoch,
+                                show,
+                                precision=chosen.fine_tune_precision,
+                            )
                         drawn.result()
                         finished = _finish(dataset, fitted, backbone, settings, unfinished, drawer)
             if finished is None:
@@ -315,8 +337,9 @@ def _print_kept(kept: "Activations", cache: Path) -> None:
         say(
             "Losses and accuracies of the epochs are of that precision; all other figures are the saved model's, float32."
         )
-    if hasattr(kept.train.features.crossing, "forward"):
-        say("No room to keep what fine-tuning needs, so each of its epochs runs the frozen layers again.")
+    lacking = getattr(kept.train.features.crossing, "lacking", 0)
+    if lacking:
+        say(f"No room to keep them all: each epoch of fine-tuning computes those of {lacking:,} images again.")
 
 
 def _print_epoch(row: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""What runs the frozen part: TensorFlow, or OpenVINO where it is installed, on CPUs the faster one.
+"""What runs the frozen part: TensorFlow, or OpenVINO where it is installed; `selection` measures which is faster.
 
-OpenVINO computes in bfloat16 where the processor has it. Activations then differ from TensorFlow's by up to
+OpenVINO can compute in bfloat16 where the processor has it. Activations then differ from TensorFlow's by up to
 0.7 % of the largest one, and are kept in bfloat16, which loses nothing more.
 """
 
@@ -39,8 +39,11 @@ class Engine(NamedTuple):
         return np.dtype(ml_dtypes.bfloat16 if self.precision == "bfloat16" else np.float32)
 
 
-def choose(wanted: str) -> Engine:
-    """The engine by its name, or for `auto` the fastest that is installed.
+PLAIN = Engine("tensorflow", "float32")
+
+
+def candidates(wanted: str) -> list[Engine]:
+    """The engines that a wish leaves to choose from, on this machine; the plainest and most exact first.
 
     Raises:
         EngineError: OpenVINO is asked for and not installed.
@@ -52,11 +55,13 @@ def choose(wanted: str) -> Engine:
             "python -m pip install -r requirements-openvino.txt, or take --engine tensorflow"
         )
     if wanted == "tensorflow" or not there:
-        return Engine("tensorflow", "float32")
+        return [PLAIN]
     import openvino
 
+    # Also where it has no fast arithmetic for it: on a Xeon with AVX-512 but no AMX it is slower than float32.
     has_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return Engine("openvino", "bfloat16" if has_bfloat16 else "float32")
+    found = [Engine("openvino", precision) for precision in ("float32", *(("bfloat16",) if has_bfloat16 else ()))]
+    return found if wanted == "openvino" else [PLAIN, *found]
 
 
 def compiled(model: keras.Model, engine: Engine, batch: int | None = None) -> Forward:
@@ -71,8 +76,8 @@ def compiled(model: keras.Model, engine: Engine, batch: int | None = None) -> Fo
 def _tensorflow(model: keras.Model) -> Forward:
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def forward(batch: tf.Tensor) -> list[tf.Tensor]:
-        told = model(batch, training=False)
-        return list(told) if isinstance(told, (list, tuple)) else [told]  # Keras unpacks a list of one
+        outputs = model(batch, training=False)
+        return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]  # Keras unpacks a list of one
 
     return lambda batch: [values.numpy() for values in forward(tf.constant(batch))]
 
@@ -94,7 +99,7 @@ def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
 
     def forward(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with alone:
-            told = network(images)
-        return [told[output] for output in network.outputs]
+            outputs = network(images)
+        return [outputs[output] for output in network.outputs]
 
     return forward

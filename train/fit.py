@@ -62,31 +62,40 @@ class Fitted(NamedTuple):
     probabilities: dict[str, Floats]
 
 
+@contextmanager
 def batches(
     inputs: Kept | Computed, labels: Labels, order: Callable[[], NDArray[np.int64]], batch_size: int
-) -> tf.data.Dataset:
+) -> Iterator[tf.data.Dataset]:
     """Batches of some images' activations and labels, for Keras.
 
     `order` is asked at the start of each epoch for the images, by their places in the set. Keras's own PyDataset does
     the same through queues and threads, and an epoch of the frozen phase takes more than twice as long.
+
+    TensorFlow keeps each function of a `numpy_function` as long as the process lives, with all that it refers to: the
+    trainer, the model, the optimizer. So the function refers to them through `sources`, which is empty at the end.
     """
+    sources = [(inputs, order)]
     places = order()
     first, count = (*inputs.take(places[:1]), labels[places[:1]]), math.ceil(len(places) / batch_size)
     dtypes, shapes = [values.dtype for values in first], [(None, *values.shape[1:]) for values in first]
 
     def take(number: np.int64) -> tuple[NDArray[Any], ...]:
         nonlocal places
+        (source, order_of_epoch), *_ = sources
         if number == 0:
-            places = order()
+            places = order_of_epoch()
         chosen = places[number * batch_size : (number + 1) * batch_size]
-        return (*inputs.take(chosen), labels[chosen])
+        return (*source.take(chosen), labels[chosen])
 
     def batch(number: tf.Tensor) -> tuple[Any, tf.Tensor]:
         taken = tf.numpy_function(take, [number], dtypes)
         *crossing, told = map(tf.ensure_shape, taken, shapes)
         return tuple(crossing) if len(crossing) > 1 else crossing[0], told
 
-    return tf.data.Dataset.range(count).map(batch).prefetch(2).with_options(untuned())
+    try:
+        yield tf.data.Dataset.range(count).map(batch).prefetch(2).with_options(untuned())
+    finally:
+        sources.clear()
 
 
 @contextmanager
@@ -110,6 +119,8 @@ def fit(
     folder: Path,
     show: Callable[[dict[str, Any]], None],
     progress: Callable[[int, int], None],
+    *,
+    precision: str = "float32",
 ) -> Fitted:
     """Train the head, then the head with the last layers of the backbone; or go on where `folder` says it was.
 
@@ -121,6 +132,7 @@ def fit(
         folder: for TensorBoard's logs, and for the checkpoints.
         show: called with each epoch's row of the history.
         progress: called with (batches done, batches that both phases have at most).
+        precision: in which the last layers' convolutions compute while they are trained: float32 or bfloat16.
 
     Raises:
         FitError: the loss is no number any more.
@@ -133,7 +145,7 @@ def fit(
     found = {"frozen": probabilities(activations.held_out, "frozen", part.tail, head)}
     if activations.train.features.crossing is not None:
         part.tail.trainable = True
-        set_precision(part, activations.train.features.engine.precision)
+        set_precision(part, precision)
         trainer.run("fine-tuned", Tail(part, head), settings.fine_tune_epochs, settings.fine_tune_learning_rate)
         set_precision(part, "float32")
         found["fine-tuned"] = probabilities(activations.held_out, "fine-tuned", part.tail, head)
@@ -202,21 +214,25 @@ class _Trainer:
         if checkpoint.is_over:
             checkpoint.put_best(model)
         else:
-            model.fit(
-                batches(train.inputs(phase), train.labels, shuffled, batch_size),
-                validation_data=batches(val.inputs(phase), val.labels, lambda: val.rows, batch_size),
-                class_weight=self._class_weight(),
-                initial_epoch=before + done,
-                epochs=before + epochs,
-                shuffle=False,  # `order` does; Keras can't, and would say so
-                callbacks=[
-                    stopping,
-                    keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count),
-                    self.board,
-                    checkpoint,
-                ],
-                verbose=0,
-            )
+            with (
+                batches(train.inputs(phase), train.labels, shuffled, batch_size) as to_train_on,
+                batches(val.inputs(phase), val.labels, lambda: val.rows, batch_size) as to_validate_on,
+            ):
+                model.fit(
+                    to_train_on,
+                    validation_data=to_validate_on,
+                    class_weight=self._class_weight(),
+                    initial_epoch=before + done,
+                    epochs=before + epochs,
+                    shuffle=False,  # `order` does; Keras can't, and would say so
+                    callbacks=[
+                        stopping,
+                        keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count),
+                        self.board,
+                        checkpoint,
+                    ],
+                    verbose=0,
+                )
         self.history += history
 
     def _class_weight(self) -> dict[int, float] | None:

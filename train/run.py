@@ -21,15 +21,23 @@ from train.dataset import Dataset
 from train.engine import Engine
 from train.evaluate import Judged, predictions
 from train.fit import CHECKPOINTS, Fitted, Settings
+from train.store import versions
 
-PACKAGES = ("tensorflow", "keras", "numpy")
+_MACHINE = ("engine", "precision", "fine_tune_precision", "versions")  # what the machine adds to the settings
 
 
 class RunError(ValueError):
     """The run folder can't be used; the message names it and the fix."""
 
 
-def describe(manifest: Path, dataset: Dataset, settings: Settings, weights: str, engine: Engine) -> dict[str, Any]:
+def describe(
+    manifest: Path,
+    dataset: Dataset,
+    settings: Settings,
+    weights: str,
+    engine: Engine,
+    fine_tune_precision: str = "float32",
+) -> dict[str, Any]:
     """All that decides a run's outcome, as settings.json has it. `weights` is the digest of the backbone's."""
     return {
         "set": dataset.card.get("name", manifest.stem),
@@ -46,8 +54,25 @@ def describe(manifest: Path, dataset: Dataset, settings: Settings, weights: str,
         "engine": engine.name,
         "precision": engine.precision,  # of training; what is measured is the saved model's
         "measured_in": "float32",
-        "versions": {package: version(package) for package in PACKAGES},
+        "fine_tune_precision": fine_tune_precision,
+        "versions": {"numpy": version("numpy"), **versions(engine.name)},
     }
+
+
+def begun(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run in `folder`, finished or killed, if they are these but for the machine's part; else none."""
+
+    def asked(settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name not in _MACHINE}
+
+    for place in (folder.with_name(f".{folder.name}.partial"), folder):
+        try:
+            kept = json.loads((place / "settings.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(kept, dict) and asked(kept) == asked(described):
+            return kept
+    return {}
 
 
 def is_finished(folder: Path, description: dict[str, Any]) -> bool:

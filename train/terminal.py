@@ -22,6 +22,8 @@ def table(rows: "pd.DataFrame") -> str:
 
 def import_tensorflow() -> None:
     """Import TensorFlow without its page of build notes, which no setting of its own turns off."""
+    if "tensorflow" in sys.modules:
+        return  # a second freeze would keep the models of an earlier command for good
     gc.disable()  # looking for garbage among all that stays takes a fifth of the import
     try:
         with silence():

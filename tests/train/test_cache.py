@@ -17,9 +17,15 @@ from manifests import contract
 from train import cache, engine, features, model
 from train import dataset as datasets
 from train.cli import main
-from train.store import Store, locked, stored
+from train.store import FORMAT, Store, locked, stored, versions
 
-ABOUT = {"size": [64, 64], "name": "tensorflow", "precision": "float32"}
+ABOUT = {
+    "format": FORMAT,
+    "versions": versions("tensorflow"),
+    "size": [64, 64],
+    "name": "tensorflow",
+    "precision": "float32",
+}
 
 
 def call(root: Path, *words: str | Path) -> Result:
@@ -116,6 +122,43 @@ def test_pruning_drops_what_no_manifest_needs(image_set: Callable[..., Path]) ->
     assert [array[row, 0] for row in store.index().values()] == [int(name[:4], 16) for name in store.index()]
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "a", "mine.txt"]
     assert "Dropped 0 images" in call(root, "--prune").output
+
+
+def test_stale_activations_are_listed_and_dropped(image_set: Callable[..., Path]) -> None:
+    """Those of other versions, and of an older format, say so, and --prune drops them though a set has their images."""
+    manifest = image_set()
+    root = manifest.parent.parent
+    mine = checksums_of(manifest)
+    fill(root, "a", mine)
+    older = fill(root, "b", mine)
+    about = json.loads((older.folder / "about.json").read_text())
+    about["versions"]["tensorflow"] = "2.0.0"
+    (older.folder / "about.json").write_text(json.dumps(about))
+    oldest = fill(root, "c", mine)
+    about["format"] = 3
+    del about["versions"]
+    (oldest.folder / "about.json").write_text(json.dumps(about))
+    (oldest.folder / "index").write_text("".join(f"{checksum}\n" for checksum in mine))  # as format 3 had it
+    table = cache.listed(root / "data" / "activations", cache.needed(root / "manifests")).set_index("store")
+    assert table["needed by"].to_dict() == {"a": f"tiny {len(mine)}", "b": cache.STALE, "c": cache.STALE}
+    assert table["images"].tolist() == [str(len(mine))] * 3
+    result = call(root, "--prune")
+    assert f"Dropped {2 * len(mine)} images' activations" in result.output
+    assert sorted(path.name for path in (root / "data" / "activations").iterdir()) == [".lock", "a"]
+
+
+def test_a_hostile_description_is_shown_as_text(image_set: Callable[..., Path]) -> None:
+    """What a terminal would obey is escaped, what isn't a list is left out, and nothing of it is a traceback."""
+    root = image_set().parent.parent
+    store = fill(root, "a", OTHERS)
+    about = json.loads((store.folder / "about.json").read_text())
+    about |= {"size": 7, "layers": ["\x1b[2J", {"a": []}], "name": "x\ny", "precision": None}
+    (store.folder / "about.json").write_text(json.dumps(about))
+    result = call(root)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert "'\\x1b[2J'" in result.output
+    assert "'x\\ny'" in result.output
 
 
 def test_a_broken_manifest_is_no_licence_to_drop(image_set: Callable[..., Path]) -> None:

@@ -5,8 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +18,7 @@ import pytest
 
 from train import dataset as datasets
 from train import engine, features, model
-from train.store import StoreError, stored
+from train.store import FORMAT, stored
 
 TENSORFLOW = engine.Engine("tensorflow", "float32")
 
@@ -75,16 +79,95 @@ def test_sets_share_what_they_share(image_set: Callable[..., Path], backbone: ke
 def test_other_weights_cuts_and_engines_are_not_mixed_up(
     image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
 ) -> None:
-    """What is kept goes by the weights, the cut and the precision; the pooled output is the same for every cut."""
+    """What is kept goes by the weights, the cut and the precision; the pooled output too, whether or not one tunes."""
     dataset = datasets.read(image_set(), tmp_path)
     other = engine.Engine("tensorflow", "bfloat16")
     for layers, weights, chosen in ((5, "a", TENSORFLOW), (5, "b", TENSORFLOW), (2, "a", TENSORFLOW), (5, "a", other)):
         part = model.cut(backbone, layers)
         kept = features.features(dataset, part, weights, tmp_path / "c", chosen, nothing)
         assert kept.computed == len(dataset.rows)
-    part = model.cut(backbone, 3)
-    kept = features.features(dataset, part, "a", tmp_path / "c", TENSORFLOW, nothing, with_tail=False)
-    assert (kept.computed, kept.crossing) == (0, None)
+    for layers, computed in ((5, 0), (9, len(dataset.rows))):
+        part = model.cut(backbone, layers)
+        kept = features.features(dataset, part, "a", tmp_path / "c", TENSORFLOW, nothing, with_tail=False)
+        assert (kept.computed, kept.crossing) == (computed, None)
+
+
+def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
+    image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
+) -> None:
+    """Kept in bfloat16: the same bits with room, without, with room for a part, and after a frozen-only run."""
+    dataset = datasets.read(image_set(train=20), tmp_path)
+    part = model.cut(backbone, 5)
+    chosen = engine.Engine("tensorflow", "bfloat16")
+    everything = np.random.default_rng(0).permutation(len(dataset.rows))
+    row, pooled = (store.row_bytes for store in features.addresses(dataset, part, "w", tmp_path, chosen))
+    count, fitting = len(dataset.rows), 10
+
+    def activations(cache: str, limit: int | None) -> tuple[list[bytes], features.Features]:
+        got = features.features(dataset, part, "w", tmp_path / cache, chosen, nothing, limit=limit)
+        assert got.crossing
+        arrays = [*got.crossing.take(everything), *got.pooled.take(everything)]
+        assert [array.dtype.name for array in arrays] == ["bfloat16", "bfloat16", "float32"]
+        return [array.tobytes() for array in arrays], got
+
+    ample, _ = activations("ample", None)
+    none, without = activations("none", 0)
+    some, partly = activations("some", count * pooled + fitting * row)
+    features.features(dataset, part, "w", tmp_path / "after", chosen, nothing, with_tail=False)
+    after, _ = activations("after", None)
+    assert ample == none == some == after
+    assert isinstance(without.crossing, features.Computed)
+    assert isinstance(partly.crossing, features.Computed)
+    assert (without.crossing.lacking, partly.crossing.lacking) == (count, count - fitting)
+    again, kept = activations("ample", 0)
+    assert again == ample
+    assert (kept.computed, type(kept.crossing)) == (0, features.Kept), "what is there needs no room"
+
+
+def test_what_was_damaged_is_computed_again_and_said(
+    image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
+) -> None:
+    """Zeros in the midst, and a file that is cut: the images that they hit are computed again, and all is as before."""
+    dataset = datasets.read(image_set(), tmp_path)
+    part = model.cut(backbone, 5)
+    everything = np.arange(len(dataset.rows))
+
+    def activations(**options: Any) -> tuple[list[np.ndarray], int, list[str]]:
+        said: list[str] = []
+        got = features.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, nothing, say=said.append, **options)
+        assert got.crossing
+        return [*got.crossing.take(everything), *got.pooled.take(everything)], got.computed, said
+
+    expected, _, _ = activations()
+    crossing, pooled = features.addresses(dataset, part, "w", tmp_path / "c", TENSORFLOW)
+    for store, damage in ((crossing, b"\x00" * 4096), (pooled, b"\xff" * 10)):
+        with (store.folder / "0.bin").open("r+b") as file:
+            file.write(damage)
+        for limit in (0, None):  # without room, too, nothing damaged is taken
+            got, computed, said = activations(limit=limit)
+            assert all((one == other).all() for one, other in zip(got, expected, strict=True))
+            if store == crossing or limit == 0:
+                assert said == [f"{store.folder}: damaged, so computed again: the activations of 1 images"]
+                assert computed == (0 if limit == 0 and store == crossing else 1)
+    os.truncate(crossing.folder / "1.bin", 5 * (crossing.folder / "1.bin").stat().st_size // len(dataset.rows) + 7)
+    (crossing.folder / "about.json").write_text("[" * 50_000)
+    got, computed, said = activations()
+    assert all((one == other).all() for one, other in zip(got, expected, strict=True))
+    assert (computed, said) == (len(dataset.rows) - 5, [])
+    assert [store for store, _ in stored(tmp_path / "c")] == sorted([crossing, pooled], key=lambda store: store.folder)
+
+
+def test_activations_of_other_versions_are_not_taken(
+    image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
+) -> None:
+    """The address has the versions of what computes."""
+    dataset = datasets.read(image_set(), tmp_path)
+    part = model.cut(backbone, 5)
+    for name in ("tensorflow", "openvino"):
+        for about in features.addresses(dataset, part, "w", tmp_path, engine.Engine(name, "float32")).values():
+            packages = {"keras", "tensorflow"} | ({"openvino"} if name == "openvino" else set())
+            assert about["versions"] == {package: version(package) for package in packages}
+            assert about["format"] == FORMAT
 
 
 def test_an_image_that_is_not_the_manifests_is_refused(
@@ -163,19 +246,31 @@ def test_a_killed_pass_goes_on_where_it_was(
     np.testing.assert_array_equal(after.pooled.take(everything)[0], once.pooled.take(everything)[0])
 
 
-def test_two_runs_do_not_fill_one_store_at_once(
+def test_a_run_waits_for_another_that_computes_and_takes_its_activations(
     image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
 ) -> None:
-    """The second is told to wait, and harms nothing."""
+    """One line says so; then nothing is computed twice."""
     dataset = datasets.read(image_set(), tmp_path)
     part = model.cut(backbone, 5)
+    waiting, said = threading.Event(), list[str]()
 
-    def second(*_: int) -> None:
-        with pytest.raises(StoreError, match="another run is computing"):
-            features.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, nothing)
+    def say(line: str) -> None:
+        said.append(line)
+        waiting.set()
 
-    kept = features.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, second)
-    assert kept.computed == len(dataset.rows)
+    with ThreadPoolExecutor(1) as pool:
+        second = []
+
+        def first(*_: int) -> None:
+            second.append(
+                pool.submit(features.features, dataset, part, "w", tmp_path / "c", TENSORFLOW, nothing, say=say)
+            )
+            waiting.wait()
+
+        kept = features.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, first)
+        assert kept.computed == len(dataset.rows)
+        assert second[0].result().computed == 0
+    assert said == [f"Another run is computing activations in {tmp_path / 'c'}; waiting for its end ..."]
 
 
 def test_openvino_gives_what_tensorflow_gives(
@@ -185,7 +280,7 @@ def test_openvino_gives_what_tensorflow_gives(
     pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
     dataset = datasets.read(image_set(), tmp_path)
     part = model.cut(backbone, 5)
-    chosen = engine.choose("openvino")
+    chosen = engine.candidates("openvino")[-1]
     kept = features.features(dataset, part, "w", tmp_path / "c", chosen, nothing)
     everything = np.arange(len(dataset.rows))
     crossing, pooled = whole_pass(dataset, part)
@@ -194,7 +289,6 @@ def test_openvino_gives_what_tensorflow_gives(
         bound = (2e-2 if chosen.precision == "bfloat16" else 1e-4) * np.abs(wanted).max()
         np.testing.assert_allclose(array.astype(np.float32), wanted, atol=bound)
     assert kept.crossing.arrays[0].dtype == chosen.dtype
-    assert engine.choose("auto") == chosen
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells of each mapping")
