@@ -15,7 +15,7 @@ from PIL import Image
 from augment.dispatch import results
 from augment.layout import Rejected
 from augment.scan import scan
-from manifests.pixels import UnreadableImage, decode, header
+from manifests.pixels import UnreadableImage, header, picture, read_image
 from manifests.pool import ProcessPool
 
 _SIDE = 16  # of the perceptual hash: 256 bits, since at the usual 64 X-rays of different patients are alike
@@ -40,6 +40,13 @@ class _Look(NamedTuple):
     height: int
     pixels: str
     phash: bytes
+    largest: float | None  # sample, of those with more than 8 bits
+    notes: tuple[str, ...]
+
+    @property
+    def declared(self) -> str:
+        """Format, mode and bit depth."""
+        return f"{self.format} {self.mode} {self.bits} bits"
 
 
 class _File(NamedTuple):
@@ -83,7 +90,8 @@ def audit(
         "source": source.as_posix(),
         "images": len(images),
         "counts": _nested_counts(images),
-        "formats": dict(sorted(Counter(f"{look.format} {look.mode} {look.bits} bits" for look in told).items())),
+        "formats": dict(sorted(Counter(look.declared for look in told).items())),
+        "largest_samples": _largest_samples(told),
         "width": _spread(look.width for look in told),
         "height": _spread(look.height for look in told),
         "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
@@ -92,6 +100,8 @@ def audit(
         "byte_identical": same_bytes,
         "pixel_identical": [found for found in same_pixels if found["files"] not in [s["files"] for s in same_bytes]],
         "near_identical": near,
+        "notes": [{"source": name, "note": note} for name in seen["source"] for note in looks[name].notes],
+        "files": [_declared(name, looks[name]) for name in seen["source"]],
     }
     alike = [*same_bytes, *report["pixel_identical"], *near]
     return Audit(report, len(split_groups) + sum("across splits" in found["where"] for found in alike))
@@ -127,16 +137,32 @@ def _crashed(file: _File, reason: str) -> tuple[str, _Look | str]:
 def _look(path: Path, max_pixels: int) -> _Look | str:
     """Look at one image, or say why that can't be done."""
     try:
-        data = path.read_bytes()
+        data = read_image(path, max_pixels)
         declared = header(data)
-        pixels = decode(data, max_pixels=max_pixels)
+        found = picture(data, max_pixels=max_pixels)
     except OSError as error:
         return f"can't be read: {error.strerror}"
     except UnreadableImage as error:
         return str(error)
+    pixels = found.pixels
     digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
     bits = imagehash.phash(Image.fromarray(pixels), hash_size=_SIDE).hash
-    return _Look(*declared, digest, np.packbits(bits).tobytes())
+    return _Look(*declared, digest, np.packbits(bits).tobytes(), found.largest, found.notes)
+
+
+def _largest_samples(looks: Iterable[_Look]) -> dict[str, dict[str, float]]:
+    """Of each format with more than 8 bits a sample, the spread of the files' largest samples."""
+    largest: dict[str, list[float]] = {}
+    for look in looks:
+        if look.largest is not None:
+            largest.setdefault(look.declared, []).append(look.largest)
+    return {declared: _spread(of_files) for declared, of_files in sorted(largest.items())}
+
+
+def _declared(name: str, look: _Look) -> dict[str, Any]:
+    """A file's own entry of the report."""
+    kinds = ("format", "mode", "bits", "width", "height", "largest")
+    return {"source": name, **{kind: getattr(look, kind) for kind in kinds}, "notes": list(look.notes)}
 
 
 def _same(images: pd.DataFrame, column: str) -> list[dict[str, Any]]:
@@ -185,6 +211,6 @@ def _nested_counts(images: pd.DataFrame) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _spread(sizes: Iterable[int]) -> dict[str, int]:
+def _spread(sizes: Iterable[float]) -> dict[str, float]:
     listed = sorted(sizes)
     return {"least": listed[0], "median": listed[len(listed) // 2], "most": listed[-1]} if listed else {}

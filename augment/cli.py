@@ -94,6 +94,7 @@ def build(
         preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
         with ProcessPool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
             from augment import build as stage
+            from augment.place import Place
             from augment.scan import scan
 
             drop = {"drop_leaks": on_leak == "drop", "drop_conflicts": on_conflict == "drop"}
@@ -108,10 +109,11 @@ def build(
                 say("Dry run: nothing was written.")
                 tell(telling.counted(drafted))
                 return
-            place = stage.Place(root, source, images, manifest)
+            place = Place(root, source, images, manifest)
             with progress("checking", "images") as checking, progress("rendering", "images") as show:
                 built = stage.build(scanned, recipe, place, executor, show, checking=checking, **drop)
     telling.print_draft(built.draft)
+    telling.print_notes(built.noted)
     if built.rendered:
         say(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {images}")
     else:
@@ -120,7 +122,8 @@ def build(
     say(f"Manifest: {manifest}")
     places = {"images": images.as_posix(), "manifest": manifest.as_posix()}
     moved = {"rendered": built.rendered, "reused": built.reused, "set_aside": built.set_aside}
-    tell({**places, **moved, **telling.counted(built.draft)})
+    notes = [each._asdict() for each in built.noted]
+    tell({**places, **moved, **telling.counted(built.draft), "notes": notes})
 
 
 @main.command()

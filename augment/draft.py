@@ -59,7 +59,7 @@ class Draft(NamedTuple):
     @property
     def making(self) -> dict[str, Any]:
         """What decides an image's bytes beside its source, its number and its seed, as JSON values."""
-        return {"style": json.loads(json.dumps(Style.of(self.recipe))), "versions": versions(self.recipe)}
+        return {"style": Style.of(self.recipe).settings, "versions": versions(self.recipe)}
 
     @property
     def fingerprint(self) -> str:
@@ -155,7 +155,7 @@ def known_unreadable(scanned: Scan, recipe: Recipe, card: dict[str, Any]) -> lis
     then, wanted = card.get("recipe"), recipe.as_dict()
     if card.get("versions") != versions(recipe) or not isinstance(then, dict):
         return []
-    if any(then.get(setting) != wanted[setting] for setting in ("size", "max_pixels")):
+    if any(then.get(setting) != wanted.get(setting) for setting in ("size", "max_pixels", "value_range")):
         return []
     now = dict(zip(scanned.sources["source"], scanned.sources["source_sha256"], strict=True))
     recorded = [Rejected(**entry) for entry in card.get("rejected", [])]

@@ -5,7 +5,7 @@ Light on purpose: the main process never imports what renders, and the workers n
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from augment.recipe import Recipe
 
@@ -19,11 +19,18 @@ class Style(NamedTuple):
     quality: int
     transforms: str  # JSON, as in Recipe
     max_pixels: int
+    value_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Style":
         """What a recipe says of every image alike."""
-        return cls(recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels)
+        return cls(recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels, recipe.value_range)
+
+    @property
+    def settings(self) -> list[Any]:
+        """The settings as JSON values. A value range only where there is one: sets older than it stay as they are."""
+        size, *others, value_range = self
+        return [list(size), *others, *([list(value_range)] if value_range else [])]
 
 
 class Variant(NamedTuple):
@@ -61,6 +68,8 @@ class Outcome(NamedTuple):
     written: list[Written]
     reason: str = ""
     unreadable: bool = False
+    notes: tuple[str, ...] = ()  # on a source that can be used
+    largest: float | None = None  # of its samples as stored, if they have more than 8 bits
 
 
 def check(style: Style) -> None:

@@ -58,12 +58,14 @@ class Recipe:
     size: tuple[int, int] = (224, 224)  # width, height
     quality: int = 95  # of the written JPEGs
     max_pixels: int = MAX_PIXELS  # a source that declares more is rejected before it is decoded
+    value_range: tuple[float, float] | None = None  # samples of more than 8 bits that are black, white; None: declared
     seed: int = 0
     group: str = KERMANY  # matched at the start of a file name; its first group is whom the image shows
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values, for the card."""
-        return {**asdict(self), "size": list(self.size), "transforms": json.loads(self.transforms)}
+        lists = {"size": list(self.size), "value_range": list(self.value_range) if self.value_range else None}
+        return {**asdict(self), **lists, "transforms": json.loads(self.transforms)}
 
     @property
     def uses_albumentations(self) -> bool:
@@ -143,6 +145,8 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked["size"] = (whole("size", sides[0], 1, 10_000), whole("size", sides[1], 1, 10_000))
     if "max_pixels" in checked:
         checked["max_pixels"] = whole("max_pixels", checked["max_pixels"], 1, 10**12)
+    if checked.get("value_range") is not None:
+        checked["value_range"] = _range(checked["value_range"], path)
     if "quality" in checked:
         checked["quality"] = whole("quality", checked["quality"], 1, 100)
     if "seed" in checked:
@@ -157,6 +161,17 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
             f"{path}: val {recipe.val} of per_class {recipe.per_class} leaves nothing to train on; lower val"
         )
     return recipe
+
+
+def _range(given: Any, path: str) -> tuple[float, float]:
+    numbers = given if isinstance(given, list) else []
+    if len(numbers) == 2 and all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in numbers):
+        low, high = numbers
+        if -1e300 < low < high < 1e300:
+            return low, high
+    raise RecipeError(
+        f"{path}: value_range is {given!r}, expected the samples that are black and white, such as [0, 4095]"
+    )
 
 
 def _pattern(pattern: Any, path: str) -> str:

@@ -20,11 +20,12 @@ import numpy as np
 from augment.affine import KerasAffine, warp
 from augment.job import Job, Outcome, Style, Variant, Written
 from augment.recipe import KERAS_AFFINE, RecipeError
-from manifests.pixels import Pixels, UnreadableImage, decode_to
+from manifests.pixels import Picture, Pixels, UnreadableImage, picture, read_image, resize
 
 # albumentations takes longer to import than half a thousand images take to render, so it is imported where a
 # recipe names a transform of its own; and importing it would ask the network for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+_CHANGED = "its bytes are no longer those that were planned with"
 cv2.setNumThreads(1)  # the pool has a worker a core already
 
 
@@ -35,21 +36,30 @@ def run(job: Job) -> Outcome:
         OSError: an image can't be written (the disk is full, say). What is wrong with the source is returned.
     """
     try:
-        data = job.source.read_bytes()
+        data = read_image(job.source, job.style.max_pixels)
+        if hashlib.sha256(data).hexdigest() != job.source_sha256:
+            return Outcome([], _CHANGED)
+        decoded = _decode(data, job.style)
     except OSError as error:
         return Outcome([], f"can't be read: {error.strerror}")
-    if hashlib.sha256(data).hexdigest() != job.source_sha256:
-        return Outcome([], "its bytes are no longer those that were planned with")
-    try:
-        rendered = render(data, job.variants, job.style)
     except UnreadableImage as error:
-        return Outcome([], str(error), unreadable=True)
+        return Outcome([], str(error), unreadable=True) if _is_as_planned(job) else Outcome([], _CHANGED)
+    rendered = [_render_one(decoded.pixels, variant, job.style) for variant in job.variants]
     width, height = job.style.size
     written = []
     for variant, (jpeg, transform) in zip(job.variants, rendered, strict=True):
         _write(job.images / variant.path, jpeg)
         written.append(Written(variant.path, variant.seed, transform, width, height, hashlib.sha256(jpeg).hexdigest()))
-    return Outcome(written)
+    return Outcome(written, notes=decoded.notes, largest=decoded.largest)
+
+
+def _is_as_planned(job: Job) -> bool:
+    """Whether the source is what was planned with; it may be too large to be read at once."""
+    try:
+        with job.source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == job.source_sha256
+    except OSError:
+        return False
 
 
 def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple[bytes, str]]:
@@ -58,8 +68,14 @@ def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple
     Raises:
         UnreadableImage: the source can't be decoded.
     """
-    image = decode_to(data, style.size, style.max_pixels)
+    image = _decode(data, style).pixels
     return [_render_one(image, variant, style) for variant in variants]
+
+
+def _decode(data: bytes, style: Style) -> Picture:
+    """As `decode_to` does it, with notes."""
+    found = picture(data, style.size, style.max_pixels, style.value_range)
+    return found._replace(pixels=resize(found.pixels, style.size))
 
 
 class Step(NamedTuple):

@@ -4,10 +4,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from augment.notes import warnings
 from manifests.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from augment.draft import Draft
+    from augment.notes import Noted
     from augment.verify import Fault
 
 
@@ -40,6 +44,12 @@ def print_set_aside(paths: list[str], images: Path) -> None:
         say(f"Moved what is not the set's to {stray(images)}: {printable(paths[0])}{more}")
 
 
+def print_notes(noted: "Sequence[Noted]") -> None:
+    """A line for each kind of source that may not look as it was meant to."""
+    for line in warnings(noted):
+        say(line)
+
+
 def counted(drafted: "Draft") -> dict[str, Any]:
     """What the table says, for scripts."""
     rejected = [{"source": each.source, "reason": each.reason} for each in drafted.rejected]
@@ -62,11 +72,17 @@ def print_audit(report: dict[str, Any]) -> None:
     say(f"{report['images']:,} images of {report['groups']:,} patients (groups) in {report['source']}")
     for split, counts in report["counts"].items():
         say(f"  {split:<6} " + ", ".join(f"{label} {count:,}" for label, count in counts.items()))
-    say("  formats: " + ", ".join(f"{name}: {count:,}" for name, count in report["formats"].items()))
+    largest = {
+        name: " (largest sample {least:,} to {most:,}, median {median:,})".format(**spread)
+        for name, spread in report["largest_samples"].items()
+    }
+    formats = (f"{name}{largest.get(name, '')}: {count:,}" for name, count in report["formats"].items())
+    say("  formats: " + ", ".join(formats))
     for side in ("width", "height"):
         if report[side]:
             say("  {}: {least:,} to {most:,}, median {median:,}".format(side, **report[side]))
     _print_first("unreadable or no image", [f"{e['source']}: {e['reason']}" for e in report["unreadable"]])
+    _print_first("notes on images that are used", [f"{e['source']}: {e['note']}" for e in report["notes"]])
     groups = [f"{e['group']}: {', '.join(e['images'])}" for e in report["groups_in_several_splits"]]
     _print_first("patients in several splits", groups)
     for kind in ("byte_identical", "pixel_identical", "near_identical"):

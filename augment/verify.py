@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from augment import image_folder
-from augment.build import Place, build, draft_set, one_line_faults
+from augment.build import build, draft_set, one_line_faults
 from augment.dispatch import outcomes
 from augment.draft import known_unreadable, versions
 from augment.image_folder import JOURNAL
 from augment.job import Style
 from augment.lock import held
+from augment.place import Place
 from augment.recipe import Recipe, RecipeError, resolve
 from augment.scan import digest, digest_all, scan
 from manifests import contract

@@ -19,6 +19,10 @@ _SIGNATURES = (
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes in the second header, which tell a BMP from a text "BM..."
 
 
+class UnreadableImage(ValueError):  # noqa: N818  # a finding about a file more often than an error
+    """The bytes are no image that can be used; the message says why."""
+
+
 def format_of(head: bytes) -> str | None:
     """Name the image format that a file's first bytes begin.
 
@@ -44,3 +48,17 @@ def looks_like_image(head: bytes) -> bool:
     False for what lies beside images: Thumbs.db, desktop.ini, README.txt, archives, DICOM.
     """
     return format_of(head) is not None
+
+
+def require_format(head: bytes) -> str:
+    """Name the image format that a file's first bytes begin.
+
+    Raises:
+        UnreadableImage: they begin none that is decoded, or the file is empty.
+    """
+    if not head:
+        raise UnreadableImage("empty file (0 bytes)")
+    name = format_of(head)
+    if name is None:
+        raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})")
+    return name

@@ -23,6 +23,7 @@ from augment import build as stage
 from augment.image_folder import partial
 from augment.job import MODULES
 from augment.layout import ScanError
+from augment.place import BuildError, Place
 from augment.plan import PlanError
 from augment.recipe import Recipe, RecipeError
 from augment.scan import scan
@@ -46,9 +47,9 @@ def quiet(done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
 
-def place(root: Path, source: Path, name: str = "set") -> stage.Place:
+def place(root: Path, source: Path, name: str = "set") -> Place:
     """Where the command line puts a set by default."""
-    return stage.Place(root, source, root / "data" / "augmented" / name, root / "manifests" / f"{name}.csv")
+    return Place(root, source, root / "data" / "augmented" / name, root / "manifests" / f"{name}.csv")
 
 
 def build(
@@ -426,7 +427,7 @@ def test_a_folder_of_somebody_elses_is_refused(source: Path, tmp_path: Path) -> 
     (images / "train").mkdir(parents=True)
     (images / "train" / "thesis.txt").write_text("the only copy")
     before = listing(images)
-    with pytest.raises(stage.BuildError, match=r"set exists and is no image set of Evenset's; move it away"):
+    with pytest.raises(BuildError, match=r"set exists and is no image set of Evenset's; move it away"):
         build(tmp_path, source)
     assert listing(images) == before
     assert not (tmp_path / "manifests" / "set.csv").exists()
@@ -434,7 +435,7 @@ def test_a_folder_of_somebody_elses_is_refused(source: Path, tmp_path: Path) -> 
     (images / "train").rmdir()
     images.rmdir()
     (tmp_path / "thesis").rename(images)
-    with pytest.raises(stage.BuildError, match="no image set of Evenset's"):
+    with pytest.raises(BuildError, match="no image set of Evenset's"):
         build(tmp_path, source)
     assert images.read_text() == "the only copy"
 
@@ -467,8 +468,8 @@ def test_a_place_that_puts_files_at_risk_is_refused(
     """Inside the source, around it, through a link into it, or outside the root: refused, nothing written."""
     (tmp_path / "link").symlink_to(source)
     before = listing(tmp_path)
-    at = stage.Place(tmp_path, source, tmp_path / images, tmp_path / manifest)
-    with ThreadPoolExecutor(1) as pool, pytest.raises(stage.BuildError, match=named):
+    at = Place(tmp_path, source, tmp_path / images, tmp_path / manifest)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(BuildError, match=named):
         stage.build(scan(source, SMALL.group, 2), SMALL, at, pool, quiet)
     assert listing(tmp_path) == before
 

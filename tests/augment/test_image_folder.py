@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from augment import image_folder
-from augment.build import Place, build
+from augment.build import build
 from augment.image_folder import partial, replaced, stray
+from augment.place import Place
 from augment.recipe import load
 from augment.scan import scan
 from manifests import contract

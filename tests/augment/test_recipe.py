@@ -88,6 +88,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         quality: 80
         seed: 9223372036854775807
         max_pixels: 1000000
+        value_range: [-1000, 400.5]
         group: (pat\\d+)_
         transforms: [HorizontalFlip, {Rotate: {limit: [-5, 5], p: 1}}, {VerticalFlip: }]
     """
@@ -101,6 +102,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "quality": 80,
         "seed": 2**63 - 1,
         "max_pixels": 1_000_000,
+        "value_range": [-1000, 400.5],
         "group": r"(pat\d+)_",
         "transforms": [{"HorizontalFlip": {}}, {"Rotate": {"limit": [-5, 5], "p": 1}}, {"VerticalFlip": {}}],
     }
@@ -144,6 +146,11 @@ def test_the_card_can_hold_a_recipe() -> None:
             for value in (-0.1, 1, 1.5, "0.2", True, None, float("nan"), [0.2])
         ),
         *(("keep_source_val", value) for value in ("yes please", 1, None)),
+        *(
+            ("value_range", value)
+            for value in (4095, [4095], [0, 1, 2], [1, 1], [5, 2], [0, "4095"], [False, True], "0-4095", {"low": 0})
+        ),
+        *(("value_range", value) for value in ([0, float("nan")], [float("-inf"), 0], [0, float("inf")])),
         *(
             ("size", value)
             for value in (0, 10_001, -224, "224x224", [224], [224, 224, 3], [224, "x"], None, 22.4, True)
