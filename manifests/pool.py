@@ -4,12 +4,14 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import InvalidStateError, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver, parent_process, resource_tracker
 
+_NO_WARNING = "ignore:resource_tracker"  # as after -W, which the tracker is started with
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -26,7 +28,10 @@ def pool(workers: int, modules: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
         context.set_forkserver_preload(list(modules))
         # Ctrl-C reaches every process of the terminal, but only the main one is to act on it. What is blocked here
         # stays blocked in that process and in the workers; the tracker's start, which would lift it, comes before.
+        # After a kill it removes the semaphores that are left; its warning of them would be taken for a fault.
+        sys.warnoptions.append(_NO_WARNING)
         resource_tracker.ensure_running()
+        sys.warnoptions.remove(_NO_WARNING)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             forkserver.ensure_running()
