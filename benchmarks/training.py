@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from train import dataset as datasets
-from train import engine, features, model, tables
+from train import engine, model, selection, tables
 
 BATCH, WARM, LAYERS = 32, 5, 5
 RUNS = {  # name: (options, at least)
@@ -124,24 +123,11 @@ def fitted(manifest: Path, weights: str, scratch: Path, options: tuple[str, ...]
     return time.perf_counter() - start, tables.read(run / "history.csv", tables.HISTORY), usage.ru_maxrss / 1e6
 
 
-def passes(dataset: datasets.Dataset, weights: str, batches: int) -> dict[str, float]:
-    """Images a second through the frozen part, by engine; the images are read before."""
-    backbone = model.load_backbone("resnet50v2", weights, dataset.size, 0)
-    part = model.cut(backbone, LAYERS)
-    read = [
-        batch.numpy() for batch in islice(datasets.images(dataset.paths(dataset.rows), dataset.size, BATCH), batches)
-    ]
-    speeds = {}
-    for chosen in dict.fromkeys((engine.choose("tensorflow"), engine.choose("auto"))):
-        forward = features.forward(part, chosen)
-        forward(read[0])
-        seconds = []
-        for batch in read:
-            start = time.perf_counter()
-            forward(batch)
-            seconds.append(time.perf_counter() - start)
-        speeds[f"{chosen.name} {chosen.precision}"] = BATCH / float(np.median(seconds))
-    return speeds
+def passes(dataset: datasets.Dataset, weights: str) -> dict[str, float]:
+    """Images a second through the frozen part, by engine, as `--engine auto` measures them."""
+    part = model.cut(model.load_backbone("resnet50v2", weights, dataset.size, 0), LAYERS)
+    seconds = selection.pass_seconds(part, engine.candidates("auto"), time.perf_counter)
+    return {name: BATCH / taken for name, taken in seconds.items()}
 
 
 def main() -> None:
@@ -169,11 +155,11 @@ def main() -> None:
                 f"| {name} | {taken:.0f} | {plain:.0f} | {of_phases} | {peak:.1f} GB | {plain / taken:.0f} x | {least} x |",
                 flush=True,
             )
-    speeds = passes(dataset, weights, 20)
-    print(json.dumps({name: round(speed, 1) for name, speed in speeds.items()}))
-    if len(speeds) > 1:
-        slow, fast = speeds.values()
-        print(f"the pass itself: {fast / slow:.1f} x, at least 5 x")
+    speeds = passes(dataset, weights)
+    taken = selection.fastest({name: 1 / speed for name, speed in speeds.items()})
+    print(json.dumps(selection.machine()))
+    print("the pass, images/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items()))
+    print(f"auto takes {taken}: {speeds[taken] / max(speeds.values()):.2f} of the fastest, at least 0.95")
 
 
 if __name__ == "__main__":

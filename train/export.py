@@ -94,11 +94,11 @@ def _remove(path: Path) -> None:
 
 
 def _check_packages(kind: str) -> None:
-    needed = {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(kind, ())
-    for package in needed:
+    needed = {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",), "tflite": ("ai_edge_litert",)}
+    for package in needed.get(kind, ()):
         if find_spec(package) is None:
             raise ExportError(
-                f"--format {kind}: the package {package} is not installed; "
+                f"--format {kind}: the package {package.replace('_', '-')} is not installed; "
                 f"python -m pip install -r requirements-{kind}.txt"
             )
 
@@ -143,8 +143,10 @@ def _onnx(model: keras.Model, path: Path) -> _Forward:
 
 
 def _tflite(model: keras.Model, path: Path) -> _Forward:
+    from ai_edge_litert.interpreter import Interpreter
+
     model.export(str(path), format="litert", verbose=False)
-    interpreter = tf.lite.Interpreter(str(path))
+    interpreter = Interpreter(str(path))
 
     def forward(batch: Floats) -> Floats:
         interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], batch.shape)

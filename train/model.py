@@ -70,14 +70,22 @@ def load_backbone(name: str, weights: str, size: tuple[int, int], seed: int) -> 
 
 
 def _load(backbone: keras.Model, path: Path) -> None:
-    if not path.is_file():
-        raise ModelError(f"--weights {path}: no such file; give a weights file, imagenet or random")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have: too long, say
+        there = False
+    if not there:
+        raise ModelError(f"--weights {str(path)[:300]}: no such file; give a weights file, imagenet or random")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file has no weights for
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)  # of complex numbers half is left out
             backbone.load_weights(path)
     except Exception as error:  # h5py's OSError and KeyError, Keras's ValueError and TypeError
         raise ModelError(f"--weights {path}: no weights of {backbone.name}: {_first_line(error)}") from None
+    for weight in backbone.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise ModelError(f"--weights {path}: {weight.path} holds numbers that are not finite; get the file again")
 
 
 def _first_line(error: Exception) -> str:

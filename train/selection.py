@@ -109,7 +109,7 @@ def _engine(
         return there[0], f"{_name(there[0])}, which {held[there[0]]:,} of {len(images):,} images are kept of"
     layers = [len(part.frozen.layers), len(part.tail.layers)]  # which tell the backbone and the cut
     key = {"pass": layers, "size": list(dataset.size), "engines": [_name(engine) for engine in engines]}
-    seconds = kept(cache, key, lambda: _pass_seconds(part, engines, clock))
+    seconds = kept(cache, key, lambda: pass_seconds(part, engines, clock))
     chosen = fastest({engine: seconds[_name(engine)] for engine in there or engines if _name(engine) in seconds})
     speeds = ", ".join(f"{name} {BATCH / taken:.1f}" for name, taken in seconds.items())
     return chosen, f"{_name(chosen)}, by images/s on this machine: {speeds}"
@@ -187,7 +187,7 @@ def _versions() -> dict[str, str]:
         return versions("tensorflow")
 
 
-def _pass_seconds(part: Cut, engines: list[Engine], clock: Clock) -> dict[str, float]:
+def pass_seconds(part: Cut, engines: list[Engine], clock: Clock) -> dict[str, float]:
     """Seconds a batch through the frozen part, by engine's name. An engine that fails is left out."""
     images = np.random.default_rng(0).uniform(0, 255, (BATCH, *part.frozen.input.shape[1:])).astype(np.float32)
     runs: dict[str, Callable[[], object]] = {}

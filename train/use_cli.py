@@ -140,7 +140,7 @@ def evaluate(run: Path, manifest: Path, root: Path, on_leak: str, *, other_patie
     "kind",
     required=True,
     type=click.Choice(["saved_model", "onnx", "tflite", "openvino"]),
-    help="onnx needs the packages of requirements-onnx.txt, openvino those of requirements-openvino.txt.",
+    help="All but saved_model need the packages of requirements-FORMAT.txt.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Where the model goes.  [default: in RUN]")
 @at_root

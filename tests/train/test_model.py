@@ -1,12 +1,15 @@
 """The backbone, its cut and the saved model."""
 
+import functools
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -82,18 +85,89 @@ def test_a_weights_file_is_loaded(backbone: keras.Model, tmp_path: Path) -> None
     assert model.digest(loaded) == model.digest(backbone)
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "other network"])
-def test_a_wrong_weights_file_is_one_line(tmp_path: Path, kind: str) -> None:
-    """No file, no HDF5 file, or the weights of a larger network: the message is one line that names the file."""
-    path = tmp_path / "wrong.weights.h5"
-    if kind == "text":
-        path.write_text("weights")
-    elif kind == "other network":
-        other = keras.applications.ResNet101V2(include_top=False, weights=None, input_shape=(32, 32, 3))
-        other.save_weights(path)
-    with pytest.raises(model.ModelError, match=r"wrong\.weights\.h5") as caught:
-        model.load_backbone("resnet50v2", str(path), (64, 64), seed=0)
+def no_file(_path: Path, _whole: bytes) -> None:
+    """Nothing is there."""
+
+
+def text(path: Path, _whole: bytes) -> None:
+    """Text."""
+    path.write_text("weights")
+
+
+def cut_short(path: Path, whole: bytes) -> None:
+    """Half of a download."""
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def a_folder(path: Path, _whole: bytes) -> None:
+    """A folder of that name."""
+    path.mkdir()
+
+
+def a_fifo(path: Path, _whole: bytes) -> None:
+    """What would be waited for."""
+    os.mkfifo(path)
+
+
+def archive(path: Path, _whole: bytes) -> None:
+    """NumPy's archive under another name."""
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+
+
+def nested(path: Path, _whole: bytes) -> None:
+    """Groups in groups, deeper than Python recurses."""
+    with h5py.File(path, "w") as file:
+        group = file
+        for _ in range(3000):
+            group = group.create_group("a")
+
+
+def of_kind(path: Path, whole: bytes, value: object) -> None:
+    """Its sixth array is of another kind of value."""
+    path.write_bytes(whole)
+    with h5py.File(path, "a") as file:
+        names: list[str] = []
+        file.visititems(lambda name, found: names.append(name) if isinstance(found, h5py.Dataset) else None)
+        shape = file[names[5]].shape
+        del file[names[5]]
+        file[names[5]] = np.full(shape, value)
+
+
+WRONG = [no_file, text, cut_short, a_folder, a_fifo, archive, nested]
+WRONG += [functools.partial(of_kind, value=value) for value in (b"x", 1 + 2j, np.nan, np.inf)]
+
+
+@pytest.fixture(scope="module")
+def whole(backbone: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A weights file as it should be."""
+    path = tmp_path_factory.mktemp("weights") / "whole.weights.h5"
+    backbone.save_weights(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".h5", ".keras", ""])
+@pytest.mark.parametrize("make", WRONG)
+def test_a_wrong_weights_file_is_one_line(
+    backbone: keras.Model, whole: bytes, tmp_path: Path, make: Callable[[Path, bytes], None], ending: str
+) -> None:
+    """Whatever it is, under whatever name: the message is one line that names the file."""
+    path = tmp_path / f"wrong{ending}"
+    make(path, whole)
+    with pytest.raises(model.ModelError, match=rf"--weights {path}: ") as caught:
+        model._load(backbone, path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_weights_of_another_network_and_a_name_too_long_are_one_line(tmp_path: Path) -> None:
+    """Those of a larger network are refused, and a name that no file can have is no traceback."""
+    other = keras.applications.ResNet101V2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    other.save_weights(tmp_path / "wrong.weights.h5")
+    for path in (tmp_path / "wrong.weights.h5", tmp_path / ("x" * 5000), Path("a\0b.h5")):
+        with pytest.raises(model.ModelError, match="--weights ") as caught:
+            model.load_backbone("resnet50v2", str(path), (64, 64), seed=0)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 600
 
 
 def test_images_too_small_for_the_network_are_refused() -> None:
