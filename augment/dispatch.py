@@ -1,5 +1,6 @@
 """Hands work to an executor in batches, and takes in the results; no single file can stop it without being named."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from itertools import islice
@@ -19,6 +20,9 @@ Result = TypeVar("Result")
 
 _BATCH = 32  # images a task: small enough that a kill loses little, large enough to hide the hand-over
 _WINDOW = 64  # tasks handed over at a time: the rest of a million need no memory yet
+_KILLED = (
+    3  # times that a single item is handed over whose worker is killed: somebody may kill workers for other reasons
+)
 _DEATHS = 40  # of workers with no result between them, before it is the machine rather than the files
 
 
@@ -107,6 +111,7 @@ def results(
     pending: dict[Future[Sequence[Result]], Sequence[Item]] = {}
     finished: SimpleQueue[Future[Sequence[Result]]] = SimpleQueue()
     singly: list[Item] = []
+    killed: Counter[str] = Counter()  # single items, by file
     deaths = 0
     try:
         while True:
@@ -134,6 +139,9 @@ def results(
                 singly.extend(batch)
             elif isinstance(error, WorkerDied) and error.is_crash:
                 yield [crashed(batch[0], f"crashes its decoder ({error.cause})")]
+            elif not isinstance(error, MemoryError) and killed[str(file(batch[0]))] < _KILLED - 1:
+                killed[str(file(batch[0]))] += 1
+                singly.extend(batch)
             else:
                 raise DispatchError(_stopped(file(batch[0]), error))
     finally:

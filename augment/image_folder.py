@@ -36,6 +36,11 @@ def stray(images: Path) -> Path:
     return images.with_name(f".{images.name}.stray")
 
 
+def scratch(images: Path) -> Path:
+    """Where a repair renders what then takes its place."""
+    return images.with_name(f".{images.name}.repair")
+
+
 def is_foreign(folder: Path) -> bool:
     """Whether something is at `folder` that Evenset did not put there."""
     if folder.is_symlink():
@@ -138,8 +143,11 @@ def take_over(source: Path, target: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder of Evenset's, its marker last: what a kill leaves of it is known for Evenset's."""
-    if not folder.exists():
+    """Delete a folder of Evenset's, its marker last: what a kill leaves of it is known for Evenset's.
+
+    A folder that isn't Evenset's stays.
+    """
+    if not folder.exists() or is_foreign(folder):
         return
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.is_symlink():

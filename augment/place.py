@@ -88,7 +88,8 @@ def clear(place: Place, drafted: Draft) -> list[str]:
     moved = image_folder.set_aside(place.images, place.images, image_folder.find_strays(place.images, paths))
     image_folder.make_class_folders(place.images, paths)
     (place.images / JOURNAL).unlink(missing_ok=True)  # killed at the very end, a build leaves it, and this:
-    image_folder.remove(replaced(place.images))
+    for left in (replaced(place.images), image_folder.scratch(place.images)):
+        image_folder.remove(left)
     return moved
 
 
@@ -118,7 +119,8 @@ def open_partial(place: Place, drafted: Draft) -> list[str]:
     """Make the partial folder ready for images of the draft's making, without any of another; give what was set aside."""
     folder, text = partial(place.images), json.dumps(drafted.making, sort_keys=True)
     moved = []
-    image_folder.remove(replaced(place.images))
+    for left in (replaced(place.images), image_folder.scratch(place.images)):
+        image_folder.remove(left)
     if folder.exists() and image_folder.marker(folder) != text:
         moved = image_folder.tidy_partial(place.images, ())
         image_folder.remove(folder)

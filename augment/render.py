@@ -20,6 +20,7 @@ import numpy as np
 from augment.affine import KerasAffine, warp
 from augment.job import Job, Outcome, Style, Variant, Written
 from augment.recipe import KERAS_AFFINE, RecipeError
+from manifests import memory
 from manifests.pixels import Picture, Pixels, UnreadableImage, picture, read_image, resize
 
 # albumentations takes longer to import than half a thousand images take to render, so it is imported where a
@@ -41,6 +42,8 @@ def run(job: Job) -> Outcome:
             return Outcome([], _CHANGED)
         decoded = _decode(data, job.style)
     except OSError as error:
+        if memory.is_lack(error):
+            raise
         return Outcome([], f"can't be read: {error.strerror}")
     except UnreadableImage as error:
         return Outcome([], str(error), unreadable=True) if _is_as_planned(job) else Outcome([], _CHANGED)
@@ -142,6 +145,8 @@ def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
         warnings.simplefilter("error")  # albumentations only warns of a parameter it doesn't know
         try:
             transform: Any = kind(**given)
+        except MemoryError:  # of this machine, and no fault of the recipe
+            raise
         except Exception as error:  # pydantic's, albumentations' and plain TypeErrors
             raise RecipeError(f"transform {name} does not take {json.dumps(given)}: {_one_line(error)}") from None
     if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(transform.InitSchema.model_fields):
@@ -150,6 +155,8 @@ def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
     for colours, shape in (("a gray", (height, width)), ("an RGB", (height, width, 3))):
         try:
             changed = transform(image=np.full(shape, 128, np.uint8), force_apply=True)["image"]
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a transform's own checks raise
             raise RecipeError(f"transform {name} fails on {colours} image: {_one_line(error)}") from None
         _expect_image(changed, shape, name)

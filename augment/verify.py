@@ -1,7 +1,6 @@
 """A set against its manifest: what is missing, altered or stray, and its repair from the sources."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -132,9 +131,11 @@ def _rendered_again(
     rows: pd.DataFrame, place: Place, card: dict[str, Any], executor: Executor, progress: Progress
 ) -> Iterator[tuple[str, str]]:
     """Render rows of a manifest, put those in place that come out as recorded, and yield the others with the reason."""
-    scratch = place.images.with_name(f".{place.images.name}.repair")
-    if scratch.is_symlink():
-        scratch.unlink()
+    scratch = image_folder.scratch(place.images)
+    if image_folder.is_foreign(scratch):
+        raise VerifyError(f"{scratch} exists and is not Evenset's; move it away")
+    image_folder.remove(scratch)  # what a killed repair left
+    image_folder.create(scratch, "{}")
     expected = dict(zip(rows["path"], rows["sha256"], strict=True))
     done = 0
     try:
@@ -150,7 +151,7 @@ def _rendered_again(
             done += len(job.variants)
             progress(done, len(rows))
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        image_folder.remove(scratch)
 
 
 def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: Progress) -> None:

@@ -525,6 +525,11 @@ def test_a_pipe_is_not_waited_for(root: Path, call) -> None:
 def test_what_a_killed_repair_leaves_is_mended(root: Path, built: Path, everything, call) -> None:
     """A journal in the finished set, a replaced folder and half a repair beside it: one more repair takes them away."""
     (root / IMAGES / ".journal.csv").write_text("\n")
+    half = root / "data" / "augmented" / ".set.repair" / "train" / "x-v1.jpg"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    (root / "data" / "augmented" / ".set.repair" / ".evenset.json").write_text("{}")
+    (root / images(root)[0]).unlink()
     assert "   stray  data/augmented/set/.journal.csv  left by a build" in call("verify", MANIFEST).stdout
     assert call("verify", MANIFEST, "--repair").exit_code == 0
     assert everything(root) == everything(built)
