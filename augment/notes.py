@@ -39,7 +39,7 @@ def warnings(noted: Sequence[Noted]) -> list[str]:
         of_kind = sorted(each for each in noted if each.note == note)
         if not of_kind:
             continue
-        text = f"Warning: {len(of_kind):,} source images: {note}"
+        text = f"Warning: {len(of_kind):,} source image{'s' if len(of_kind) > 1 else ''}: {note}"
         largest = max((each.largest for each in of_kind if each.largest is not None), default=None)
         if note == FEW_BITS and largest is not None:
             white = 2 ** int(largest).bit_length() - 1

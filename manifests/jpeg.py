@@ -83,10 +83,9 @@ def written_anew(data: bytes) -> bytes:
 def lacks_scans(data: bytes, components: int, *, progressive: bool) -> bool:
     """Whether a JPEG of several scans ends before all coefficients of all components have come."""
     if not progressive:
-        if components == 1:
-            return False
-        first = next((body for marker, body, _ in _segments(data, to_scan=True) if marker == _SOS), b"")
-        if first[:1] == bytes([components]):
+        # Headers of scans that don't bring all components; inside a scan no byte FF is followed by DA.
+        partial = (b"\xff\xda\0" + bytes([6 + 2 * count, count]) for count in range(1, components))
+        if not any(header in data for header in partial):
             return False
     return _lacks_scans(list(_segments(data)))
 

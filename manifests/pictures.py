@@ -64,6 +64,8 @@ def orientation_of(image: Image.Image) -> int:
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
     """Turn an image as its EXIF orientation says: from 5 on height and width are swapped."""
+    if orientation == 1:
+        return pixels
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
