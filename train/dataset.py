@@ -67,7 +67,7 @@ def read(manifest: Path, root: Path, positive: str | None = None) -> Dataset:
         positive: the positive one of two classes; None: the one that `train.positive` chooses by the names.
 
     Raises:
-        ContractError: the manifest breaks the contract.
+        ContractError: the manifest breaks the contract, or a link leads out of the root.
         DatasetError: an image is missing, images differ in size, a class or split has no images to learn from, or
             `positive` is none of two classes.
     """
@@ -86,6 +86,7 @@ def read(manifest: Path, root: Path, positive: str | None = None) -> Dataset:
     sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
     dataset = Dataset(rows, contract.read_card(manifest), classes, sizes[0], root, sha256, reason)
     expect_files(dataset, manifest)
+    contract.expect_inside(root, rows["path"], manifest)
     return dataset
 
 

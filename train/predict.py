@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from manifests import contract
-from manifests.pixels import Pixels, UnreadableImage, decode_to
+from manifests.pixels import Pixels, UnreadableImage, decode_to, read_image
 from train import tables
 from train.leaks import Record
 from train.trained import Trained
@@ -102,7 +102,7 @@ def predict(
         for start in range(0, len(found), _BATCH):
             batch = found[start : start + _BATCH]
             # A batch at a time, so that a folder of any size fits into memory.
-            read = list(pool.map(lambda entry: _read(entry, trained.size, record), batch))
+            read = list(pool.map(lambda entry: _read(entry, trained, record), batch))
             images = [_as_input(one.image) for one in read if one.image is not None]
             given = (
                 trained.probabilities(np.stack(images)) if images else np.zeros((0, len(trained.classes)), np.float32)
@@ -146,12 +146,12 @@ def told(path: Path) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(path))
 
 
-def _read(entry: Found, size: tuple[int, int], record: Record | None) -> _Read:
+def _read(entry: Found, trained: Trained, record: Record | None) -> _Read:
     if entry.error:
         return _Read(b"", None, entry.error)
     try:
-        data = entry.path.read_bytes()
-        image = decode_to(data, size)
+        data = read_image(entry.path)
+        image = decode_to(data, trained.size, value_range=trained.value_range)
         return _Read(data, image, "", record.known(data) if record else "")
     except OSError as error:
         return _Read(b"", None, f"can't be read: {error.strerror}")

@@ -48,6 +48,7 @@ def describe(
         "classes": list(dataset.classes),
         "positive": dataset.positive,
         "size": list(dataset.size),
+        "value_range": recipe.get("value_range") if isinstance(recipe := dataset.card.get("recipe"), dict) else None,
         "images": {split: len(dataset.of(split)) for split in ("train", "val", "test")},
         **asdict(settings),
         "weights_digest": weights,

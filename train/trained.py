@@ -35,6 +35,14 @@ class Trained(NamedTuple):
     forward: Forward
 
     @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The samples of deep images that the set's recipe took for black and white; None: as each file declares."""
+        found = self.settings.get("value_range")
+        if isinstance(found, list) and len(found) == 2 and all(isinstance(end, (int, float)) for end in found):
+            return float(found[0]), float(found[1])
+        return None
+
+    @property
     def backbone(self) -> keras.Model:
         """The part between preprocessing and pooling."""
         return self.model.layers[2]

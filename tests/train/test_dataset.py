@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from manifests import contract
 from train import dataset as datasets
 
 
@@ -65,8 +66,8 @@ def test_a_positive_class_that_is_none_is_refused(image_set: Callable[..., Path]
     [
         (2, {"keep_source_val": True}, "split anew (leave keep_source_val out of the recipe)"),
         (2, {"keep_source_val": False, "val": 0.1}, "than chance; give it a larger share (val in the recipe, now 0.1)"),
-        (2, {"keep_source_val": False, "val": 0.2}, "which threshold is chosen, is little better than chance"),
-        (5, None, "when training stops is little better than chance"),
+        (2, {"keep_source_val": False, "val": 0.2}, "is chosen, is little better than chance; collect more images, or give val a larger share (val in the recipe)"),
+        (5, None, "training stops is little better than chance; collect more images, or give val a larger share (val in the recipe)"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_validation_is_true_of_the_set(
@@ -132,8 +133,23 @@ def test_advice_on_validation_is_about_this_set(
     dataset = datasets.read(image_set(classes=classes), tmp_path)
     dataset.card["recipe"] = None if keeps is None else {"keep_source_val": keeps, "val": 0.2}
     dataset = dataset._replace(rows=dataset.rows.assign(variant=1))
-    small, augmented = datasets.doubts(dataset)
+    small, augmented = datasets.validation_warnings(dataset)
     assert small.startswith(f"validation holds {4 * classes} images: when training stops")
     assert ("keep_source_val" in small) == (keeps is True)
     assert ("give val a larger share" in small) == (keeps is not True)
     assert ("threshold" in small) == ("threshold" in augmented) == (classes == 2)
+
+
+def test_an_image_that_leads_out_of_the_root_is_refused(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """A class folder of the set that is a link to somewhere else: refused by name, before anything is read."""
+    root = tmp_path / "root"
+    root.mkdir()
+    manifest = image_set()
+    for name in ("data", "manifests"):
+        (tmp_path / name).rename(root / name)
+    datasets.read(root / "manifests" / manifest.name, root)
+    folder = root / "data" / "tiny" / "train" / "class0"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(contract.ContractError, match=r"leads out of .* through a symbolic link"):
+        datasets.read(root / "manifests" / manifest.name, root)

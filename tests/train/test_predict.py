@@ -60,6 +60,20 @@ def test_every_kind_of_image_is_predicted_as_what_it_shows(run: Path, tmp_path: 
     np.testing.assert_allclose(table["p(NORMAL)"] + table["p(PNEUMONIA)"], 1, atol=2e-6)
 
 
+def test_deep_images_are_scaled_as_the_runs_set_was(run: Path, tmp_path: Path) -> None:
+    """A run on a set with `value_range: [0, 4095]` takes a 12-bit picture in 16-bit samples for the 8-bit one it is."""
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    settings = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps(settings | {"value_range": [0, 4095]}))
+    gray, folder = picture(), tmp_path / "images"
+    folder.mkdir()
+    gray.save(folder / "a.png")
+    Image.fromarray((np.asarray(gray).astype(np.uint16) * 4095 + 127) // 255).save(folder / "b.png")
+    assert call(run, folder, "--out", tmp_path / "out.csv").exit_code == 0
+    probabilities = pd.read_csv(tmp_path / "out.csv")["p(PNEUMONIA)"]
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-6)
+
+
 def test_what_cannot_be_read_has_a_row_with_the_reason(run: Path, tmp_path: Path) -> None:
     """Good files are predicted beside it, and the exit code is 0; if nothing is readable it is 1."""
     folder = tmp_path / "images"
