@@ -32,6 +32,17 @@ def nothing(*_: int) -> None:
     """No progress is shown."""
 
 
+def agree(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    """Whether activations are the same but for the last bits, which go by an image's place in its batch."""
+    for one, other in zip(first, second, strict=True):
+        rounding = 2**-7 if one.dtype.itemsize == 2 else 1e-4  # of bfloat16; of sums in another order
+        values, others = one.astype(np.float32), other.astype(np.float32)
+        print(one.dtype, (values != others).mean(), np.abs(values - others).max(), np.abs(values).max())
+        if not np.allclose(values, others, rtol=rounding, atol=1e-5):
+            return False
+    return True
+
+
 def whole_pass(dataset: datasets.Dataset, part: model.Cut) -> tuple[list[np.ndarray], np.ndarray]:
     """What Keras makes of all images at once: the tensors that cross the cut, and the pooled output."""
     images = np.concatenate([b.numpy() for b in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
@@ -95,7 +106,7 @@ def test_other_weights_cuts_and_engines_are_not_mixed_up(
 def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
     image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
 ) -> None:
-    """Kept in bfloat16: the same bits with room, without, with room for a part, and after a frozen-only run."""
+    """Kept in bfloat16: the same with room, without, with room for a part, and after a frozen-only run, but for last bits."""
     dataset = datasets.read(image_set(train=20), tmp_path)
     part = model.cut(backbone, 5)
     chosen = engine.Engine("tensorflow", "bfloat16")
@@ -103,24 +114,24 @@ def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
     row, pooled = (store.row_bytes for store in features.addresses(dataset, part, "w", tmp_path, chosen))
     count, fitting = len(dataset.rows), 10
 
-    def activations(cache: str, limit: int | None) -> tuple[list[bytes], features.Features]:
+    def activations(cache: str, limit: int | None) -> tuple[list[np.ndarray], features.Features]:
         got = features.features(dataset, part, "w", tmp_path / cache, chosen, nothing, limit=limit)
         assert got.crossing
         arrays = [*got.crossing.take(everything), *got.pooled.take(everything)]
         assert [array.dtype.name for array in arrays] == ["bfloat16", "bfloat16", "float32"]
-        return [array.tobytes() for array in arrays], got
+        return arrays, got
 
     ample, _ = activations("ample", None)
     none, without = activations("none", 0)
     some, partly = activations("some", count * pooled + fitting * row)
     features.features(dataset, part, "w", tmp_path / "after", chosen, nothing, with_tail=False)
     after, _ = activations("after", None)
-    assert ample == none == some == after
+    assert all(agree(ample, other) for other in (none, some, after))
     assert isinstance(without.crossing, features.Computed)
     assert isinstance(partly.crossing, features.Computed)
     assert (without.crossing.lacking, partly.crossing.lacking) == (count, count - fitting)
     again, kept = activations("ample", 0)
-    assert again == ample
+    assert [array.tobytes() for array in again] == [array.tobytes() for array in ample]
     assert (kept.computed, type(kept.crossing)) == (0, features.Kept), "what is there needs no room"
 
 
@@ -145,14 +156,14 @@ def test_what_was_damaged_is_computed_again_and_said(
             file.write(damage)
         for limit in (0, None):  # without room, too, nothing damaged is taken
             got, computed, said = activations(limit=limit)
-            assert all((one == other).all() for one, other in zip(got, expected, strict=True))
+            assert agree(got, expected)
             if store == crossing or limit == 0:
                 assert said == [f"{store.folder}: damaged, so computed again: the activations of 1 images"]
                 assert computed == (0 if limit == 0 and store == crossing else 1)
     os.truncate(crossing.folder / "1.bin", 5 * (crossing.folder / "1.bin").stat().st_size // len(dataset.rows) + 7)
     (crossing.folder / "about.json").write_text("[" * 50_000)
     got, computed, said = activations()
-    assert all((one == other).all() for one, other in zip(got, expected, strict=True))
+    assert agree(got, expected)
     assert (computed, said) == (len(dataset.rows) - 5, [])
     assert [store for store, _ in stored(tmp_path / "c")] == sorted([crossing, pooled], key=lambda store: store.folder)
 

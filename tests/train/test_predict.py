@@ -68,7 +68,7 @@ def test_deep_images_are_scaled_as_the_runs_set_was(run: Path, tmp_path: Path) -
     gray, folder = picture(), tmp_path / "images"
     folder.mkdir()
     gray.save(folder / "a.png")
-    Image.fromarray((np.asarray(gray).astype(np.uint16) * 4095 + 127) // 255).save(folder / "b.png")
+    Image.fromarray(((np.asarray(gray).astype(np.uint32) * 4095 + 127) // 255).astype(np.uint16)).save(folder / "b.png")
     assert call(run, folder, "--out", tmp_path / "out.csv").exit_code == 0
     probabilities = pd.read_csv(tmp_path / "out.csv")["p(PNEUMONIA)"]
     assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-6)
