@@ -221,6 +221,7 @@ def _finish(
 ) -> "Finished":
     """Measure a trained run, and write everything that its folder holds; `drawer` draws beside that."""
     from train import artist, board, evaluate, model, outcome
+    from train import fit as fit_stage
     from train import run as runs
 
     judged = {
@@ -233,7 +234,8 @@ def _finish(
     *_, last = judged.values()
     model.cool(fitted.head, last.temperature)
     model.whole(backbone, fitted.head).save(unfinished / "model.keras")
-    board.write(finished, drawn.result(), unfinished)
+    with fit_stage.python_errors():
+        board.write(finished, drawn.result(), unfinished)
     return finished
 
 

@@ -3,7 +3,9 @@
 The outcome is the one that Keras's `fit` through the whole network gives for the same batches.
 """
 
+import errno
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,18 +101,20 @@ def batches(
 
 
 @contextmanager
-def _errors_by_name() -> Iterator[None]:
-    """TensorFlow makes an error of its own of what is raised while a batch is read; here it is that again."""
+def python_errors() -> Iterator[None]:
+    """Give what TensorFlow makes an error of its own from its kind again: an image's, or a full disk's."""
     try:
         yield
     except tf.errors.OpError as error:
-        told = re.search(rf"{DatasetError.__name__}: (.*)", error.message)
-        if told is None:
+        if os.strerror(errno.ENOSPC) in error.message:  # TensorBoard's files are written by TensorFlow
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        found = re.search(rf"{DatasetError.__name__}: (.*)", error.message)
+        if found is None:
             raise
-        raise DatasetError(told[1]) from None
+        raise DatasetError(found[1]) from None
 
 
-@_errors_by_name()
+@python_errors()
 def fit(
     dataset: Dataset,
     part: Cut,

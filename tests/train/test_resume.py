@@ -101,6 +101,7 @@ def test_ctrl_c_says_how_to_go_on_and_other_settings_start_over(
     assert process.returncode == 130
     assert "Run it again and it goes on" in told
     partial = root / "runs" / ".tiny.partial"
+    (partial / "checkpoints").mkdir(exist_ok=True)  # it may not have come to the first one
     (partial / "checkpoints" / "left").touch()
     told = finished(started(manifest, "runs/tiny", environment, "cache", seed=1))
     aside = root / "runs" / "tiny.unfinished.1"
