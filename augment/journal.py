@@ -28,7 +28,8 @@ def read_journal(folder: Path) -> tuple[list[Written], set[Noted]]:
                 (fields,) = csv.reader([line.decode()], strict=True)
                 if len(fields) == len(Noted._fields):
                     source, note, largest, source_sha256 = fields
-                    notes.add(Noted(source, note, float(largest) if largest else None, source_sha256))
+                    number = (int if largest.isdigit() else float)(largest) if largest else None
+                    notes.add(Noted(source, note, number, source_sha256))
                 else:
                     name, seed, transform, width, height, sha256 = fields
                     images.append(Written(name, int(seed), transform, int(width), int(height), sha256))

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from augment.build import build as run_build
 from augment.job import Style
+from augment.place import Place
 from augment.recipe import load
+from augment.scan import scan
 from manifests import contract
 from manifests.notes import FEW_BITS, NEARLY_BLACK, TRANSPARENT
 from manifests.pixels import decode
@@ -157,3 +161,27 @@ def test_the_audit_lists_samples_and_notes(tmp_path: Path, source: Path, call) -
         "notes": [FEW_BITS],
     }
     assert len(files) == report["images"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_notes_of_a_build_that_was_stopped_are_kept(tmp_path: Path, source: Path, build, everything, share) -> None:
+    """Stopped anywhere, and finished by the same command: the card is to the byte that of an uninterrupted build."""
+
+    class Stopped(Exception):  # noqa: N818  # no error
+        """Raised out of a build's progress."""
+
+    def stop(done: int, total: int) -> None:
+        if done > share * total:
+            raise Stopped
+
+    assert build().exit_code == 0
+    expected = everything(tmp_path)
+    for place in ("data", "manifests"):
+        shutil.rmtree(tmp_path / place)
+    recipe = load(str(tmp_path / "set.yaml"))
+    at = Place(tmp_path, source, tmp_path / "data/augmented/set", tmp_path / "manifests/set.csv")
+    with pytest.raises(Stopped), ThreadPoolExecutor(1) as executor:
+        run_build(scan(source, recipe.group, 1), recipe, at, executor, stop)
+    assert build().exit_code == 0
+    assert everything(tmp_path) == expected
+    assert noted(tmp_path)
