@@ -71,20 +71,22 @@ def read(manifest: Path, root: Path, positive: str | None = None) -> Dataset:
         DatasetError: an image is missing, images differ in size, a class or split has no images to learn from, or
             `positive` is none of two classes.
     """
-    rows = contract.read(manifest)
+    rows, card = contract.read(manifest), contract.read_card(manifest)
     classes = tuple(sorted(rows["label"].unique()))
     if len(classes) < 2:
         raise DatasetError(f"{manifest}: found {len(classes)} class ({', '.join(classes)}), training needs at least 2")
     for split in ("train", "val"):
         for label in classes:
             if not ((rows["split"] == split) & (rows["label"] == label)).any():
-                raise DatasetError(f"{manifest}: class {label} has no image in {split}; build the set with val above 0")
+                raise DatasetError(
+                    f"{manifest}: class {label} has no image in {split}; {_fix_for_absence(card, split)}"
+                )
     sizes = sorted(set(zip(rows["width"].tolist(), rows["height"].tolist(), strict=True)))
     if len(sizes) > 1:
         raise DatasetError(f"{manifest}: images of {len(sizes)} sizes ({sizes[0]}, {sizes[1]}, ...), expected one")
     classes, reason = _in_order(classes, positive, manifest)
     sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    dataset = Dataset(rows, contract.read_card(manifest), classes, sizes[0], root, sha256, reason)
+    dataset = Dataset(rows, card, classes, sizes[0], root, sha256, reason)
     expect_files(dataset, manifest)
     contract.expect_inside(root, rows["path"], manifest)
     return dataset
@@ -97,6 +99,17 @@ def _in_order(classes: tuple[str, ...], positive: str | None, manifest: Path) ->
             f"{manifest}: --positive {positive} is for one of two classes; the set has {len(classes)}: {', '.join(classes)}"
         )
     return positives.choose((classes[0], classes[1]), positive) if len(classes) == 2 else (classes, "")
+
+
+def _fix_for_absence(card: dict[str, Any], split: str) -> str:
+    """What puts images of a class into a split, by the recipe that the set was built by."""
+    recipe = card.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    if split == "val" and recipe.get("val") == 0 and not recipe.get("keep_source_val"):
+        return "build the set with val above 0"
+    if split == "val" and recipe.get("keep_source_val"):
+        return "add some to the source's val folder, or leave keep_source_val out of the recipe and build the set again"
+    return "add images of that class, of other patients, to the source, and build the set again"
 
 
 def expect_files(dataset: Dataset, manifest: Path) -> None:

@@ -1,5 +1,6 @@
 """Reading a manifest for training."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,3 +154,24 @@ def test_an_image_that_leads_out_of_the_root_is_refused(image_set: Callable[...,
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(contract.ContractError, match=r"leads out of .* through a symbolic link"):
         datasets.read(root / "manifests" / manifest.name, root)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fix"),
+    [
+        ({"val": 0}, "build the set with val above 0"),
+        ({"val": 0.2, "keep_source_val": True}, "add some to the source's val folder, or leave keep_source_val out"),
+        ({"val": 0.2, "keep_source_val": False}, "add images of that class, of other patients, to the source"),
+        (None, "add images of that class, of other patients, to the source"),
+    ],
+)
+def test_a_class_without_validation_images_is_named_with_what_would_mend_it(
+    image_set: Callable[..., Path], tmp_path: Path, recipe: dict[str, object] | None, fix: str
+) -> None:
+    """The advice is true of the recipe that the set was built by."""
+    manifest = image_set()
+    rows, card = contract.read(manifest), contract.read_card(manifest)
+    rows = rows[(rows["split"] != "val") | (rows["label"] != "class1")]
+    contract.write(manifest, rows, card | {"recipe": recipe})
+    with pytest.raises(datasets.DatasetError, match="class class1 has no image in val; " + re.escape(fix)):
+        datasets.read(manifest, tmp_path)
