@@ -77,7 +77,7 @@ class ProcessPool(Executor):
         # threads, and in the processes until they have chosen what to do about it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
         try:
-            self._nursery = _Nursery(modules)
+            self._fork_server = _ForkServer(modules)
             for thread in self._threads:
                 thread.start()
         finally:
@@ -126,9 +126,9 @@ class ProcessPool(Executor):
             for thread in self._threads:
                 thread.join(0.1)
                 if thread.is_alive():  # it waits for one that is still being forked, perhaps after a long import
-                    self._nursery.process.kill()
+                    self._fork_server.process.kill()
                     break
-        self._nursery.end()
+        self._fork_server.end()
 
     def _serve(self, at: int) -> None:
         """Run tasks in worker number `at`, until there is none left."""
@@ -170,26 +170,26 @@ class ProcessPool(Executor):
         for _ in range(_STARTS):
             if self._over:
                 raise WorkerDied(None)
-            nursery = self._living_nursery()
+            fork_server = self._live_fork_server()
             try:
-                worker = self._workers[at] = _Worker(nursery)
+                worker = self._workers[at] = _Worker(fork_server)
                 worker.answer(b"")  # from here on it is the task that it may die of
                 return worker
             except _Gone:
                 exitcode = self._end_worker(at)
-                if nursery.is_over:
-                    exitcode = nursery.end()
+                if fork_server.is_over:
+                    exitcode = fork_server.end()
         cause = _cause(exitcode)
         raise WorkerStartError(
             f"the worker processes die as they start ({cause}), importing {', '.join(self._modules)}"
         )
 
-    def _living_nursery(self) -> "_Nursery":
+    def _live_fork_server(self) -> "_ForkServer":
         with self._replacing:
-            if self._nursery.is_over and not self._over:
-                self._nursery.end()
-                self._nursery = _Nursery(self._modules)
-            return self._nursery
+            if self._fork_server.is_over and not self._over:
+                self._fork_server.end()
+                self._fork_server = _ForkServer(self._modules)
+            return self._fork_server
 
     def _end_worker(self, at: int) -> int | None:
         """End worker number `at` if there is one, and give its exit code; None if nobody knows."""
@@ -206,7 +206,7 @@ class _Gone(Exception):  # noqa: N818  # a finding
     """The process at the other end of a socket is gone."""
 
 
-class _Nursery:
+class _ForkServer:
     """The process that workers are forked from. None but the pool's threads ask it for something, one at a time."""
 
     def __init__(self, modules: Sequence[str]) -> None:
@@ -246,11 +246,11 @@ class _Nursery:
 class _Worker:
     """A worker, just forked, and the pipe to it. Only the thread that made it may do more than to kill it."""
 
-    def __init__(self, nursery: _Nursery) -> None:
-        self._nursery = nursery
+    def __init__(self, fork_server: _ForkServer) -> None:
+        self._fork_server = fork_server
         self._pipe, theirs = Pipe()
         with theirs:
-            self._number = nursery.ask(FORK, theirs.fileno())
+            self._number = fork_server.ask(FORK, theirs.fileno())
         if self._number < 0:
             raise WorkerStartError(f"a worker can't be started: {os.strerror(-self._number)}")
 
@@ -271,12 +271,12 @@ class _Worker:
             os.kill(self._number, signal.SIGKILL)
 
     def end(self) -> int | None:
-        """End the worker unless it is dead, and give its exit code; None if the nursery, which knew, is gone."""
-        self._pipe.close()  # that alone ends it; without the nursery, its number may be another process's by now
-        if not self._nursery.is_over:
+        """End the worker unless it is dead, and give its exit code; None if the fork server, which knew, is gone."""
+        self._pipe.close()  # that alone ends it; without the fork server, its number may be another process's by now
+        if not self._fork_server.is_over:
             self.kill()  # the exit code of one that is dying already stays
         with suppress(_Gone):
-            return self._nursery.ask(self._number)
+            return self._fork_server.ask(self._number)
         return None
 
 

@@ -1,4 +1,4 @@
-"""What runs in the other processes of a pool: the nursery, which imports once, and the workers that it forks.
+"""What runs in the other processes of a pool: the fork server, which imports once, and the workers that it forks.
 
 Neither waits for anything but its socket to the main process, which the end of that process closes.
 """
@@ -18,7 +18,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-NUMBER = struct.Struct("=i")  # a request to the nursery and its answer
+NUMBER = struct.Struct("=i")  # a request to the fork server and its answer
 FORK = 0  # a request, with the worker's end of its pipe; any other is a worker's number, whose exit code is wanted
 DONE, FAILED, UNLOADABLE = range(3)  # what a worker answers with: a result, its task's error, or that of its import
 

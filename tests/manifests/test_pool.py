@@ -162,7 +162,7 @@ def test_the_process_that_workers_are_forked_from_is_replaced(tasks, tmp_path: P
             assert list(pool.map(abs, range(10))) == list(range(10))
         if moment == "busy":
             staying = pool.submit(tasks.die, signal.SIGKILL, tmp_path / "deaths", 1)
-        pool._nursery.process.kill()
+        pool._fork_server.process.kill()
         assert list(pool.map(abs, range(100))) == list(range(100))
         if moment == "busy":
             assert staying.result(timeout=60)
@@ -223,7 +223,7 @@ def test_left_by_an_exception_it_kills_what_runs(tasks, tmp_path: Path) -> None:
         wait_until(lambda: started.exists() and started.read_text() != "")
         raise ZeroDivisionError
     assert not is_running(int(started.read_text()))
-    assert pool._nursery.process.returncode is not None
+    assert pool._fork_server.process.returncode is not None
     assert isinstance(running.exception(timeout=0), WorkerDied)
     with pytest.raises(CancelledError):
         waiting.result(timeout=0)
