@@ -84,18 +84,18 @@ def audit(
     told = [looks[name] for name in seen["source"]]
     seen["pixels"] = [look.pixels for look in told]
     near = _near_identical(seen, b"".join(look.phash for look in told), distance)
-    split_groups = _split_groups(images)
-    same_bytes, same_pixels = _same(images, "source_sha256"), _same(seen, "pixels")
+    split_groups = _split_groups(seen)  # what doesn't decode is no image, and leaks nowhere
+    same_bytes, same_pixels = _same(seen, "source_sha256"), _same(seen, "pixels")
     report = {
         "source": source.as_posix(),
-        "images": len(images),
-        "counts": _nested_counts(images),
+        "images": len(seen),
+        "counts": _nested_counts(seen),
         "formats": dict(sorted(Counter(look.declared for look in told).items())),
         "largest_samples": _largest_samples(told),
         "width": _spread(look.width for look in told),
         "height": _spread(look.height for look in told),
         "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
-        "groups": images["group"].nunique(),
+        "groups": seen["group"].nunique(),
         "groups_in_several_splits": split_groups,
         "byte_identical": same_bytes,
         "pixel_identical": [found for found in same_pixels if found["files"] not in [s["files"] for s in same_bytes]],

@@ -346,3 +346,19 @@ def test_by_number_alone_170_real_patients_would_be_in_two_splits(real) -> None:
     report = real("--group", r"person(\d+)", "--distance", "0")
     across = [found for found in report["groups_in_several_splits"] if {"train", "test"} <= found["images"].keys()]
     assert len(across) == 170
+
+
+def test_the_same_broken_file_in_two_splits_is_no_leak(source: Path, call) -> None:
+    """What begins as an image and doesn't decode is unreadable, twice, and neither a leak nor a patient."""
+    broken = next((source / "train" / "NORMAL").iterdir()).read_bytes()[:300]
+    for place in ("train/NORMAL", "test/NORMAL"):
+        (source / place / "person9_virus_1.jpeg").write_bytes(broken)
+    report = source.parent / "report.json"
+    assert call("audit", source, "--json", report).exit_code == 0
+    found = json.loads(report.read_text())
+    assert (found["byte_identical"], found["groups_in_several_splits"]) == ([], [])
+    names = [entry["source"] for entry in found["unreadable"]]
+    assert names == ["test/NORMAL/person9_virus_1.jpeg", "train/NORMAL/person9_virus_1.jpeg"]
+    assert found["images"] == sum(
+        found["counts"][split][label] for split in found["counts"] for label in found["counts"][split]
+    )

@@ -234,7 +234,7 @@ def limited(megabytes: int) -> Callable[[], None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [BUILD, ("audit", "source", "--workers", "2")])
-@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+@pytest.mark.parametrize("suffix", ["png"])  # TIFF and WebP of that size fit into the limit; test_memory.py has them
 def test_too_little_memory_stops_a_command_and_names_the_file(
     tmp_path: Path, source: Path, command: Command, suffix: str, words: tuple[str, ...]
 ) -> None:
