@@ -215,9 +215,8 @@ def _make(
             journal.add(reusable, notes | earlier)
         reused, before = set(journal.finished), set(journal.notes)
         while failed := _render(drafted, place, executor, journal, progress):
-            drafted = _without_known(
-                drafted.without(failed), unreadable
-            )  # so its class meets its target with the others
+            # So that its class meets its target with the others.
+            drafted = _without_known(drafted.without(failed), unreadable)
     rows = _manifest_rows(drafted.planned.rows, journal, place.relative(place.images))
     moved += publish(place, drafted, rows, journal.notes)
     kept = len(reused.intersection(drafted.planned.rows["path"]))

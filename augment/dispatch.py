@@ -20,9 +20,7 @@ Result = TypeVar("Result")
 
 _BATCH = 32  # images a task: small enough that a kill loses little, large enough to hide the hand-over
 _WINDOW = 64  # tasks handed over at a time: the rest of a million need no memory yet
-_KILLED = (
-    3  # times that a single item is handed over whose worker is killed: somebody may kill workers for other reasons
-)
+_KILLED = 3  # times that a single item is handed over whose worker is killed, perhaps for nothing that it did
 _DEATHS = 40  # of workers with no result between them, before it is the machine rather than the files
 
 
@@ -79,11 +77,16 @@ def unreadable_among(
     for batch in results(run_all, batches, executor, lambda job: job.source, _crashed):
         for job, outcome in batch:
             if outcome.reason:
-                name = job.source.relative_to(source).as_posix()
-                unreadable.append(Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else ""))
+                unreadable.append(rejection(job, outcome, source))
         done += len(batch)
         progress(done, len(sources))
     return sorted(unreadable)
+
+
+def rejection(job: Job, outcome: Outcome, source: Path) -> Rejected:
+    """A source that can't be used, with its checksum if its bytes are to blame."""
+    name = job.source.relative_to(source).as_posix()
+    return Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else "")
 
 
 def results(

@@ -138,11 +138,12 @@ def publish(place: Place, drafted: Draft, rows: pd.DataFrame, noted: set[Noted])
     image_folder.make_class_folders(partial(images), paths)
     if hasattr(os, "sync"):
         os.sync()  # so that after a power cut, too, a manifest means a complete set
-    if images.exists():
+    is_update = images.exists()
+    if is_update:
         moved += _release(place, paths)
-        place.manifest.unlink(missing_ok=True)
-        os.replace(images, replaced(images))
     place.manifest.unlink(missing_ok=True)
+    if is_update:
+        os.replace(images, replaced(images))
     os.replace(partial(images), images)
     prefix = place.relative(images)
     notes = [each._asdict() for each in notes_of(rows, noted)]
