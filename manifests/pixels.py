@@ -7,7 +7,8 @@ programs (EPS starts Ghostscript), and the files come from anywhere.
 
 import io
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -92,7 +93,9 @@ def header(data: bytes) -> Header:
     Raises:
         UnreadableImage: the bytes begin as no image of a known format does.
     """
-    return _header(io.BytesIO(data), require_format(data[:HEAD]))
+    name = require_format(data[:HEAD])
+    with _faults(name, data):
+        return _header(io.BytesIO(data), name)
 
 
 def decode(
@@ -154,20 +157,15 @@ def picture(
     """
     name = require_format(data[:HEAD])
     span = Range(*value_range) if value_range else None
-    try:
-        with faults_named(name, data):
-            if name == "JPEG":
-                found = _jpeg(data, cover, max_pixels)
-            elif name == "PNG":
-                found = _png(data, max_pixels, span)
-            elif name == "TIFF":
-                found = _tiff(data, max_pixels, span)
-            else:
-                found = _plain(name, data, max_pixels)
-    except UnreadableImage as error:
-        if error.__cause__:  # a decoder's own words, and some say "broken data" where they have too little memory
-            memory.expect_room(_declared_pixels(name, data))
-        raise
+    with _faults(name, data):
+        if name == "JPEG":
+            found = _jpeg(data, cover, max_pixels)
+        elif name == "PNG":
+            found = _png(data, max_pixels, span)
+        elif name == "TIFF":
+            found = _tiff(data, max_pixels, span)
+        else:
+            found = _plain(name, data, max_pixels)
     if not set(WARNINGS).intersection(found.notes) and found.pixels.max() < DARK:
         return found._replace(notes=(*found.notes, NEARLY_BLACK))
     return found
@@ -180,6 +178,18 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return resized.astype(np.uint8, copy=False)
+
+
+@contextmanager
+def _faults(name: str, data: bytes) -> Iterator[None]:
+    """As `faults_named`, but a lack of memory is none: some decoders call it "broken data", even for a header."""
+    try:
+        with faults_named(name, data):
+            yield
+    except UnreadableImage as error:
+        if error.__cause__:  # a decoder's own words
+            memory.expect_room(_declared_pixels(name, data))
+        raise
 
 
 def _header(file: BinaryIO, name: str) -> Header:
