@@ -41,8 +41,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+_raised: dict[str, float] = {}  # bytes by which a test raised the peak of this process
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note which tests raise the peak memory."""
+    before = _peaks().get("this process", 0.0)
+    result = yield
+    _raised[item.nodeid] = _peaks().get("this process", 0.0) - before
+    return result
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the peak memory."""
+    """Print the peak memory, and which tests raised it most."""
     peaks = _peaks()
     if peaks:
         text = ", ".join(f"{name} {peak / 1e9:.2f} GB" for name, peak in peaks.items())
@@ -50,6 +62,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"Peak memory: {text}; at most {_MOST_MEMORY / 1e9:g} GB each{': FAILED' if over else ''}", red=over
         )
+        for name in sorted(_raised, key=_raised.__getitem__, reverse=True)[:5]:
+            terminalreporter.write_line(f"  {_raised[name] / 1e9:.2f} GB of it by {name}")
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ def test_a_run_goes_on_as_it_began_and_takes_what_is_kept(image_set: Callable[..
     features.features(dataset, part, "w", tmp_path / "d", engine.PLAIN, lambda *_: None)
     ticks = iter(())
     kept = choose("auto", "d")
-    assert (kept.engine, kept.reason) == (engine.PLAIN, "tensorflow float32, which 32 of 32 images are kept of")
+    assert (kept.engine, kept.reason) == (engine.PLAIN, "tensorflow float32, which 16 of 16 images are kept of")
     began = {"engine": "openvino", "precision": "float32", "fine_tune_precision": "float32"}
     assert choose("auto", "d", began).engine == engine.Engine("openvino", "float32")
     assert choose("tensorflow", "d", began).engine == engine.PLAIN
