@@ -15,6 +15,7 @@ from augment.layout import Rejected
 from augment.plan import Plan, PlanError, plan
 from augment.recipe import Recipe
 from augment.scan import Scan
+from manifests.balance import unevenness
 from manifests.contract import SPLITS
 
 # The packages whose version can change the bytes of any set, and those that only albumentations' transforms go through.
@@ -69,12 +70,15 @@ class Draft(NamedTuple):
 
     @property
     def counts(self) -> pd.DataFrame:
-        """The columns split, label, sources and images, in the order of the plan; a class absent from a split has 0."""
-        by_side = self.planned.rows.groupby(["split", "label"], sort=False)
-        counts = by_side.agg(sources=("source", "nunique"), images=("path", "size")).reset_index()
-        absent = pd.DataFrame(
-            [(*side, 0, 0) for side in self.planned.absent], columns=["split", "label", "sources", "images"]
-        )
+        """The columns split, label, sources, images and augmented, in the order of the plan.
+
+        `augmented` are those of the images that are not their source as it is. A class absent from a split has 0.
+        """
+        rows = self.planned.rows.assign(augmented=self.planned.rows["variant"] > 0)
+        by_side = rows.groupby(["split", "label"], sort=False)
+        columns = {"sources": ("source", "nunique"), "images": ("path", "size"), "augmented": ("augmented", "sum")}
+        counts = by_side.agg(**columns).reset_index()
+        absent = pd.DataFrame([(*side, 0, 0, 0) for side in self.planned.absent], columns=["split", "label", *columns])
         both = pd.concat([counts, absent], ignore_index=True) if len(absent) else counts
         rank = both["split"].map(SPLITS.index)
         return both.assign(rank=rank).sort_values(["rank", "label"], ignore_index=True).drop(columns="rank")
@@ -88,13 +92,15 @@ class Draft(NamedTuple):
                 f"class {label} has no image in {split}: what is measured there says nothing of {label}, and figures that "
                 "need every class are undefined"
             )
-        return found
+        return found + unevenness(self.planned.rows)
 
     def card(self, source: str, images: str) -> dict[str, Any]:
         """The card, as manifests/README.md has it, with the folders as given."""
         counts: dict[str, dict[str, dict[str, int]]] = {}
         for row in self.counts.itertuples():
-            counts.setdefault(row.split, {})[row.label] = {"sources": row.sources, "images": row.images}
+            counts.setdefault(row.split, {})[row.label] = {
+                name: getattr(row, name) for name in ("sources", "images", "augmented")
+            }
         groups = self.scanned.groups
         return {
             "name": self.recipe.name,

@@ -25,6 +25,7 @@ class Side(NamedTuple):
     label: str
     before: int  # with those that were sampled down
     after: int
+    augmented: int  # of the images after
     before_share: float
     after_share: float
 
@@ -47,7 +48,8 @@ class Making(NamedTuple):
 
 def balance(rows: pd.DataFrame, card: dict[str, Any]) -> list[Side]:
     """Sources and images of each split and class, in the order of the splits."""
-    sides = rows.groupby(["split", "label"]).agg(before=("source", "nunique"), after=("path", "size"))
+    by_side = rows.assign(augmented=rows["variant"] > 0).groupby(["split", "label"])
+    sides = by_side.agg(before=("source", "nunique"), after=("path", "size"), augmented=("augmented", "sum"))
     for entry in _entries(card):
         if match := _SAMPLED_DOWN.match(entry[1]):
             side = (match["split"], match["label"])
@@ -56,7 +58,12 @@ def balance(rows: pd.DataFrame, card: dict[str, Any]) -> list[Side]:
     in_split = sides.groupby("split")
     shares = 100 * sides / in_split.transform("sum")
     listed = [
-        Side(split, label, int(counts.before), int(counts.after), *shares.loc[(split, label)])
+        Side(
+            split,
+            label,
+            *(int(count) for count in counts[["before", "after", "augmented"]]),
+            *shares.loc[(split, label), ["before", "after"]],
+        )
         for (split, label), counts in sides.iterrows()
     ]
     return sorted(listed, key=lambda side: (SPLITS.index(side.split), side.label))

@@ -19,6 +19,7 @@ from augment import facts
 from augment.build import one_line_faults
 from augment.likeness import Extremes, extremes, pairs, share, ssim_of_all
 from manifests import contract, pages
+from manifests.balance import unevenness
 from manifests.contract import SPLITS
 from manifests.pixels import UnreadableImage, header
 
@@ -154,6 +155,7 @@ def _page(
         splits=[split for split in SPLITS if (rows["split"] == split).any()],
         sides=sides,
         told=facts.told(sides),
+        uneven=unevenness(rows),
         widest=max(max(side.before, side.after) for side in sides),
         rejected=facts.rejected(card),
         making=facts.making(card, manifest, private=private),

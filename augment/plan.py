@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from augment.fill import FillError, fill, originals
 from augment.layout import Rejected
 from augment.recipe import Recipe
 from manifests.contract import SPLITS
@@ -65,16 +66,25 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)
     sources["first_seed"] = [variant_seed(recipe.seed, sha256, 0) for sha256 in sources["source_sha256"]]
-    counts = np.zeros(len(sources), dtype=np.int64)
-    for (split, label), members in _by_side(sources, labels):
+    filled = sources.assign(count=0, first=0)
+    sides = _by_side(sources, labels)
+    for (split, label), members in sides:
         target = recipe.targets[split]
-        if len(members) == 0 and (split == "train" or target):
-            raise PlanError(_lack(sources, in_pool, split, label, recipe))
-        counts[members] = _fill(sources.loc[members], target, f"{label} in {split}", recipe)
-        for name in sources.loc[members[counts[members] == 0], "source"]:
+        if len(members) == 0:
+            if split == "train" or target:
+                raise PlanError(_lack(sources, in_pool, split, label, recipe))
+            continue
+        least = min(len(of_label) for (of_split, _), of_label in sides if of_split == split and len(of_label))
+        try:
+            images, shown = originals(len(members), least, split, recipe)
+        except FillError as error:
+            raise PlanError(f"{label} in {split}: {error}") from None
+        counts, first = fill(sources.loc[members], images, shown, lambda text: _hash(f"{recipe.seed}:{text}"))
+        filled.loc[members, "count"], filled.loc[members, "first"] = counts, first
+        for name in sources.loc[members[counts == 0], "source"]:
             reason = f"sampled down: {label} has {len(members):,} sources in {split}, the recipe wants {target:,}"
             left_out.append(Rejected(name, reason))
-    rows = _rows(sources, counts, recipe)
+    rows = _rows(filled, recipe)
     absent = [
         (split, label)
         for split in SPLITS
@@ -242,29 +252,13 @@ def _by_side(sources: pd.DataFrame, labels: list[str]) -> list[tuple[tuple[str, 
     return [((split, label), indices.get((split, label), empty)) for split in SPLITS for label in labels]
 
 
-def _fill(members: pd.DataFrame, target: int | None, where: str, recipe: Recipe) -> np.ndarray:
-    """Images for each of `members`: equal to within one, the larger shares drawn by seed; 0 drops a source."""
-    have = len(members)
-    if target is None or target == have:
-        return np.ones(have, dtype=np.int64)
-    if target > have and recipe.transforms == "[]":
-        raise PlanError(
-            f"{where}: the recipe wants {target:,} images, but there are {have:,} sources and it names no transforms "
-            "to make more with; add transforms or lower per_class"
-        )
-    extra = np.zeros(have, dtype=np.int64)
-    extra[np.argsort(members["first_seed"].to_numpy(), kind="stable")[: target % have]] = 1
-    return target // have + extra
-
-
-def _rows(sources: pd.DataFrame, counts: np.ndarray, recipe: Recipe) -> pd.DataFrame:
-    sources = sources.assign(stem=_stems(sources), count=counts)
+def _rows(sources: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    sources = sources.assign(stem=_stems(sources))
     sources["rank"] = sources["split"].map({name: rank for rank, name in enumerate(SPLITS)})
     sources = sources[sources["count"] > 0].sort_values(["rank", "label", "source"], ignore_index=True)
     rows = sources.loc[sources.index.repeat(sources["count"])]
-    variant = np.arange(len(rows)) - np.repeat(
-        (sources["count"].cumsum() - sources["count"]).to_numpy(), sources["count"]
-    )
+    start = sources["first"] - sources["count"].cumsum() + sources["count"]
+    variant = np.arange(len(rows)) + np.repeat(start.to_numpy(), sources["count"])
     paths = [
         f"{split}/{label}/{stem}-v{number}.jpg"
         for split, label, stem, number in zip(rows["split"], rows["label"], rows["stem"], variant, strict=True)

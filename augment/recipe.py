@@ -19,6 +19,7 @@ RECIPES = Path(__file__).parent / "recipes"
 KERAS_AFFINE = "KerasAffine"  # the one transform that is Evenset's own; all others are albumentations'
 # Kermany's naming: kind and number together make the patient.
 KERMANY = r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)"
+EVEN = "even"  # augmented_share: as much in each class as the one with fewest sources needs
 _NAME = re.compile(r"[\w][\w.-]*")
 
 
@@ -52,6 +53,8 @@ class Recipe:
     name: str
     transforms: str = "[]"  # JSON: a list of {name: {parameter: value}}, applied in order
     per_class: int | None = None  # images a class in train and val together; None keeps the sources as they are
+    augmented_share: float | str | None = None  # of each class's images; EVEN, a share, or None: what fills a class up
+    augment: tuple[str, ...] = ("train", "val")  # splits that are brought to per_class; the others keep their sources
     val: float = 0.2  # share of each class's groups, and of per_class, that validates
     test: float = 0.2  # the share that tests, where the source has no test folder of its own
     keep_source_val: bool = False  # use the source's own val folder, rather than pooling it with train
@@ -64,7 +67,11 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values, for the card."""
-        lists = {"size": list(self.size), "value_range": list(self.value_range) if self.value_range else None}
+        lists = {
+            "size": list(self.size),
+            "augment": list(self.augment),
+            "value_range": list(self.value_range) if self.value_range else None,
+        }
         return {**asdict(self), **lists, "transforms": json.loads(self.transforms)}
 
     @property
@@ -78,7 +85,7 @@ class Recipe:
         if self.per_class is None:
             return {"train": None, "val": None, "test": None}
         val = round(self.per_class * self.val)
-        return {"train": self.per_class - val, "val": val, "test": None}
+        return {"train": self.per_class - val, "val": val if "val" in self.augment else None, "test": None}
 
 
 def load(name_or_file: str, seed: int | None = None) -> Recipe:
@@ -136,6 +143,11 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked["per_class"] = whole("per_class", checked["per_class"], 1, 10**9)
     for key in {"val", "test"} & checked.keys():
         checked[key] = share(key, checked[key])
+    if checked.get("augmented_share") is not None:
+        checked["augmented_share"] = _augmented_share(checked["augmented_share"], path)
+        checked.setdefault("augment", ["train"])  # a validation image that is augmented says little of a test image
+    if "augment" in checked:
+        checked["augment"] = _splits(checked["augment"], path)
     if not isinstance(checked.get("keep_source_val", False), bool):
         raise RecipeError(f"{path}: keep_source_val is {checked['keep_source_val']!r}, expected true or false")
     if "size" in checked:
@@ -161,6 +173,22 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
             f"{path}: val {recipe.val} of per_class {recipe.per_class} leaves nothing to train on; lower val"
         )
     return recipe
+
+
+def _augmented_share(given: Any, path: str) -> float | str:
+    if given == EVEN:
+        return EVEN
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= 1:
+        raise RecipeError(f"{path}: augmented_share is {given!r}, expected {EVEN}, or a share from 0 to 1, such as 0.5")
+    return float(given)
+
+
+def _splits(given: Any, path: str) -> tuple[str, ...]:
+    if given not in (["train"], ["train", "val"], ["val", "train"]):
+        raise RecipeError(
+            f"{path}: augment is {given!r}, expected [train] or [train, val]; test images are never augmented"
+        )
+    return tuple(sorted(given))
 
 
 def _range(given: Any, path: str) -> tuple[float, float]:

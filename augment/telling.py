@@ -21,6 +21,8 @@ _MOST = 8  # reasons that are printed
 def print_draft(drafted: "Draft") -> None:
     """The closing table of counts, and what was rejected."""
     table = drafted.counts.rename(columns=str.capitalize)
+    share = (table["Augmented"] / table["Images"].clip(lower=1)).map("{:.0%}".format)
+    table["Augmented"] = table["Augmented"].map("{:,}".format) + " (" + share + ")"
     say(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
     if rejected := drafted.rejected:
         first = rejected[0]

@@ -111,7 +111,10 @@ def probabilities(held_out: Share, phase: str, tail: keras.Model, head: keras.la
     pool = keras.layers.GlobalAveragePooling2D()
     inputs = held_out.inputs(phase)
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    shapes = [values.shape[1:] for values in inputs.take(held_out.rows[:1])]
+    signature = [tf.TensorSpec((None, *shape), tf.float32) for shape in shapes]
+
+    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def logits(*taken: tf.Tensor) -> tf.Tensor:
         if phase == "frozen":
             (pooled,) = taken

@@ -163,7 +163,7 @@ def fit(
             description = runs.describe(manifest, dataset, settings, weights, chosen.engine, chosen.fine_tune_precision)
             finished = None
             if not runs.is_finished(folder, description):
-                _print_set(description, dataset.reason, datasets.validation_warnings(dataset))
+                _print_set(description, dataset.reason, datasets.warnings(dataset))
                 say(f"Engine: {chosen.reason}")
                 with runs.written(folder, description, say) as unfinished:
                     if unfinished:
@@ -194,7 +194,7 @@ def fit(
                                 precision=chosen.fine_tune_precision,
                             )
                         drawn.result()
-                        finished = _finish(dataset, fitted, backbone, settings, unfinished, drawer)
+                        finished = _finish(dataset, part, kept, fitted, backbone, settings, unfinished, drawer)
             if finished is None:
                 say("This very run is finished already; move its folder away to run it again.")
                 finished = outcome.read(folder)
@@ -217,10 +217,17 @@ def _features(
 
 
 def _finish(
-    dataset: "Dataset", fitted: "Fitted", backbone: Any, settings: "Settings", unfinished: Path, drawer: "Executor"
+    dataset: "Dataset",
+    part: "Cut",
+    kept: "Activations",
+    fitted: "Fitted",
+    backbone: Any,
+    settings: "Settings",
+    unfinished: Path,
+    drawer: "Executor",
 ) -> "Finished":
     """Measure a trained run, and write everything that its folder holds; `drawer` draws beside that."""
-    from train import artist, board, evaluate, model, outcome
+    from train import artist, augmentation, board, evaluate, model, outcome
     from train import fit as fit_stage
     from train import run as runs
 
@@ -228,11 +235,15 @@ def _finish(
         phase: evaluate.judge(dataset, of_all, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
         for phase, of_all in fitted.probabilities.items()
     }
+    phase, last = list(judged.items())[-1]
+    model.cool(fitted.head, last.temperature)
+    threshold = last.threshold.value if last.threshold else None
+    compared = augmentation.measure(dataset, kept, phase, part.tail, fitted.head, threshold)
+    if compared:
+        last.metrics["augmentation"] = compared
     runs.write(unfinished, fitted, judged, dataset)
     finished = outcome.read(unfinished)  # from here on everybody has what is on disk
     drawn = drawer.submit(artist.of_outcome, finished, unfinished)
-    *_, last = judged.values()
-    model.cool(fitted.head, last.temperature)
     model.whole(backbone, fitted.head).save(unfinished / "model.keras")
     with fit_stage.python_errors():
         board.write(finished, drawn.result(), unfinished)

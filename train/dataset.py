@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from manifests import contract
+from manifests.balance import unevenness
 from train import positive as positives
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ def _remedy(path: str, manifest: Path) -> str:
     return "build the set again (it renders only what is gone), or give --root, the folder that it was built in"
 
 
-def validation_warnings(dataset: Dataset) -> list[str]:
-    """What is wrong with a set's validation images, what that does to training, and what would mend it."""
+def warnings(dataset: Dataset) -> list[str]:
+    """What to know of a set before training on it: uneven augmentation, poor validation images; and what mends it."""
     val = dataset.of("val")
     variants = int((val["variant"] > 0).sum())
     decided = "when training stops" + (", and which threshold is chosen," if dataset.positive is not None else "")
     recipe = dataset.card.get("recipe")
     share = recipe.get("val") if isinstance(recipe, dict) else None
-    found = []
+    found = unevenness(dataset.rows)
     if len(val) < 100:
         if isinstance(recipe, dict) and recipe.get("keep_source_val"):
             fix = "; pool val with train and split anew (leave keep_source_val out of the recipe)"
@@ -150,7 +151,7 @@ def validation_warnings(dataset: Dataset) -> list[str]:
     if variants:
         found.append(
             f"{variants:,} of the {len(val):,} validation images are augmented: {decided} goes by images that differ "
-            "from the test images as the train images do"
+            "from the test images as the train images do; put `augment: [train]` into the recipe"
         )
     return found
 

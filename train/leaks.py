@@ -128,11 +128,28 @@ def learnt(dataset: Dataset, cache: Path | None) -> pd.DataFrame:
     found["group_sha256"] = rows["group"].map(_digest)
     found["thumbnail"] = ""
     if cache:
-        sources = rows["variant"] == 0
-        paths = dict(zip(rows.loc[sources, "sha256"], dataset.paths(rows[sources]), strict=True))
-        drawn = _thumbnails(paths, cache)
-        found.loc[sources, "thumbnail"] = [encoded(drawn[sha256]) for sha256 in rows.loc[sources, "sha256"]]
+        pictures = _pictures(dataset, rows)
+        drawn = _thumbnails(dict(pictures.values()), cache)
+        found.loc[list(pictures), "thumbnail"] = [encoded(drawn[sha256]) for sha256, _ in pictures.values()]
     return found[list(KINDS)]
+
+
+def _pictures(dataset: Dataset, rows: pd.DataFrame) -> dict[int, tuple[str, Path]]:
+    """By one row of each source: the checksum and path of the file that shows the source unaugmented.
+
+    A source of which the set holds variants only is looked for in the source folder; if it is there no more, or is
+    another, it has none.
+    """
+    one_each = rows.sort_values("variant", kind="stable").drop_duplicates(["split", "source"]).sort_index()
+    is_shown, folder = one_each["variant"] == 0, dataset.root / str(dataset.card.get("source", ""))
+    found = dict(zip(one_each.index, zip(one_each["sha256"], dataset.paths(one_each), strict=True), strict=True))
+    for row in one_each[~is_shown].itertuples():
+        file = folder / row.source
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == row.source_sha256:
+            found[row.Index] = (row.source_sha256, file)
+        else:
+            del found[row.Index]
+    return found
 
 
 def write(run: Path, dataset: Dataset, cache: Path) -> None:

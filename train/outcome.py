@@ -138,3 +138,51 @@ def interval(figure: dict[str, Any]) -> str:
     if value is None:
         return f"not defined: {reason}"
     return f"{value:.3f} ({reason})" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
+    """Whether augmented images differ from originals of their class to a run's model: in sentences, and a row a class.
+
+    Both are empty where the set has no class with both kinds.
+    """
+    measured = list(run.metrics.values())[-1].get("augmentation")
+    if not measured:
+        return [], pd.DataFrame()
+    rows, differing = [], []
+    for label, of_class in measured["classes"].items():
+        score = of_class["score"]
+        if score["low"] is not None and not score["low"] <= 0.5 <= score["high"]:
+            differing.append(f"{'a higher' if score['value'] > 0.5 else 'a lower'} one for {label}")
+        row = {
+            f"{measured['split']} images of": label,
+            "originals + augmented": f"{of_class['originals']:,} + {of_class['augmented']:,}",
+            "AUROC of telling them apart: network": interval(of_class["probe"]),
+            "the model's probability": interval(score),
+        }
+        for name, heading in (("probability", "mean probability"), ("right", "predicted right")):
+            values = of_class.get(name)
+            shown = f"{values['original']:.3f}, {values['augmented']:.3f}" if values else "-"
+            row[f"{heading}: originals, augmented"] = shown
+        rows.append(row)
+    of_what = f"of {run.settings['positive']}" if run.settings["positive"] is not None else "of its own class"
+    said = [
+        (
+            "Images are compared within their class, so 0.5 means that augmented images and originals look alike. The first "
+            "AUROC says whether a network can see which images were augmented (logistic regression on the frozen backbone's "
+            "output, on patients that it wasn't fitted to). The second says whether this model lets it count: above 0.5, "
+            f"augmented images get a higher probability {of_what}, below 0.5 a lower one."
+        )
+    ]
+    if differing:
+        said.append(
+            f"This model's probability {of_what} depends on augmentation: augmented images get {' and '.join(differing)}. "
+            "Test images are originals, so it may misjudge them by that much. `augmented_share: even` in the recipe keeps "
+            "augmentation from telling the class."
+        )
+    elif any(of_class["score"]["value"] is not None for of_class in measured["classes"].values()):
+        said.append(f"There is no sign that this model's probability {of_what} depends on augmentation.")
+    if measured["split"] == "train":
+        said.append(
+            "The validation images are not augmented, so training images were compared, which the model has learnt."
+        )
+    return said, pd.DataFrame(rows)

@@ -39,6 +39,7 @@ class RunSection(NamedTuple):
     split: str
     summary: list[list[str]]
     confusions: list[Confusion]
+    augmentation: tuple[list[str], list[list[str]]]  # sentences, and the cells of a table
     figures: list[figures.Shown]
     seen: list[mistakes.Seen]
     unseen: str  # why images, or the evidence in them, are not shown
@@ -103,7 +104,7 @@ def _read(folder: Path, name: str) -> Finished:
         for split in ("val", "test"):
             if all(split in of_phase for of_phase in run.metrics.values()):
                 _confusions(run, split)
-        _lead(run)
+        _lead(run), _augmentation(run)
         run.history[["loss", "accuracy", "val_loss", "val_accuracy"]].astype(float)
         run.history["epoch"].astype(int)
         for phase in run.metrics:
@@ -141,6 +142,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path, load_heat: Load
         last.split,
         _cells(outcome.summary(run)),
         _confusions(run, last.split),
+        _augmentation(run),
         figures.of_run(run, {phase: bands.curves(each) for phase, each in scored.items()}),
         seen,
         unseen,
@@ -196,6 +198,11 @@ def _set_card(run: Finished, root: Path) -> dict[str, Any]:
 def _cells(table: pd.DataFrame) -> list[list[str]]:
     """A table's header and rows as text."""
     return [[str(name) for name in table.columns], *(list(map(str, row)) for row in table.to_numpy())]
+
+
+def _augmentation(run: Finished) -> tuple[list[str], list[list[str]]]:
+    said, compared = outcome.augmentation(run)
+    return said, _cells(compared)
 
 
 def _confusions(run: Finished, split: str) -> list[Confusion]:

@@ -144,7 +144,11 @@ def test_the_card_tells_how_the_set_was_made(source: Path, tmp_path: Path) -> No
     assert card["recipe"] == SMALL.as_dict()
     assert (card["source"], card["images"], card["notice"]) == ("source", "data/augmented/set", "Synthetic.")
     for (split, label), side in rows.groupby(["split", "label"]):
-        assert card["counts"][split][label] == {"sources": side["source"].nunique(), "images": len(side)}
+        assert card["counts"][split][label] == {
+            "sources": side["source"].nunique(),
+            "images": len(side),
+            "augmented": int((side["variant"] > 0).sum()),
+        }
     assert {"opencv-python-headless", "pillow", "numpy", "evenset", "simplejpeg"} == set(card["versions"])
     assert [entry["source"] for entry in card["rejected"]] == ["train/NORMAL/.hidden", "train/NORMAL/notes.txt"]
     assert all(entry["reason"] for entry in card["rejected"])

@@ -142,7 +142,7 @@ def test_a_build_ends_with_a_table_and_where_things_are(folder: Path, run) -> No
     first = run("build", "--recipe", "set.yaml", "--source", "source")
     assert (first.returncode, first.stderr) == (0, "")
     lines = [line.split() for line in first.stdout.splitlines()]
-    assert lines[0] == ["Split", "Label", "Sources", "Images"]
+    assert lines[0] == ["Split", "Label", "Sources", "Images", "Augmented"]
     assert ["train", "NORMAL", "4", "16"] in lines
     assert ["test", "PNEUMONIA", "3", "3"] in lines
     assert "Rendered 45 images, reused 0: data/augmented/set" in first.stdout
@@ -197,7 +197,7 @@ def wrong_recipe(folder: Path) -> list[str]:
 
 def unknown_recipe(folder: Path) -> list[str]:
     (folder / "set.yaml").unlink()
-    return ["recipe set.yaml: No such file or directory; give a YAML file or one of augment1, augment2, original"]
+    return ["recipe set.yaml: No such file or directory; give a YAML file or one of augment1, augment2, even, original"]
 
 
 def unsafe_recipe(folder: Path) -> list[str]:
@@ -289,7 +289,7 @@ def test_an_error_of_a_real_process_is_one_line_too(run) -> None:
         result = run("build", "--recipe", "nonsense", "--source", "source", *extra)
         assert (result.returncode, result.stdout) == (2, "")
         assert result.stderr == (
-            "Error: recipe nonsense: No such file or directory; give a YAML file or one of augment1, augment2, original, sample\n"
+            "Error: recipe nonsense: No such file or directory; give a YAML file or one of augment1, augment2, even, original, sample\n"
         )
 
 

@@ -248,7 +248,7 @@ def test_every_split_has_a_folder_for_every_class(tmp_path: Path, make_source, c
     result = call(*BUILD)
     assert "Warning: class b has no image in test" in result.stdout
     assert [path.name for path in sorted((IMAGES / "test").iterdir())] == ["a", "b", "c"]
-    assert contract.read_card(MANIFEST)["counts"]["test"]["b"] == {"sources": 0, "images": 0}
+    assert contract.read_card(MANIFEST)["counts"]["test"]["b"] == {"sources": 0, "images": 0, "augmented": 0}
     (IMAGES / "test" / "b").rmdir()
     assert "Up to date" in call(*BUILD).stdout
     assert (IMAGES / "test" / "b").is_dir()

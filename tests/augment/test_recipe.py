@@ -81,6 +81,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     """All settings at once arrive as they are written."""
     text = """
         per_class: 30
+        augmented_share: 0.5
+        augment: [val, train]
         val: 0.25
         test: 0
         keep_source_val: true
@@ -95,6 +97,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     assert load(str(save(tmp_path, text))).as_dict() == {
         "name": "mine",
         "per_class": 30,
+        "augmented_share": 0.5,
+        "augment": ["train", "val"],
         "val": 0.25,
         "test": 0.0,
         "keep_source_val": True,
@@ -222,7 +226,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     """A name that is no recipe and no file: the message lists the recipes there are; a folder is none."""
-    known = "give a YAML file or one of augment1, augment2, original, sample"
+    known = "give a YAML file or one of augment1, augment2, even, original, sample"
     assert refusal("augment9") == f"recipe augment9: No such file or directory; {known}"
     assert refusal(tmp_path) == f"recipe {tmp_path}: Is a directory; {known}"
 

@@ -79,10 +79,10 @@ def test_what_is_said_of_validation_is_true_of_the_set(
     dataset = datasets.read(manifest, manifest.parent.parent)
     if recipe is not None:
         dataset = dataset._replace(card=dataset.card | {"recipe": recipe})
-    (warning,) = datasets.validation_warnings(dataset)
+    (warning,) = datasets.warnings(dataset)
     assert warning.startswith(f"validation holds {2 * classes} images: ")
     assert warning.endswith(told)
-    (_, augmented) = datasets.validation_warnings(dataset._replace(rows=dataset.rows.assign(variant=1)))
+    (_, augmented) = datasets.warnings(dataset._replace(rows=dataset.rows.assign(variant=1)))
     assert ("threshold" in augmented) == (classes == 2)
 
 
@@ -134,7 +134,7 @@ def test_advice_on_validation_is_about_this_set(
     dataset = datasets.read(image_set(classes=classes), tmp_path)
     dataset.card["recipe"] = None if keeps is None else {"keep_source_val": keeps, "val": 0.2}
     dataset = dataset._replace(rows=dataset.rows.assign(variant=1))
-    small, augmented = datasets.validation_warnings(dataset)
+    small, augmented = datasets.warnings(dataset)
     assert small.startswith(f"validation holds {4 * classes} images: when training stops")
     assert ("keep_source_val" in small) == (keeps is True)
     assert ("give val a larger share" in small) == (keeps is not True)
