@@ -85,7 +85,7 @@ def test_a_mark_that_the_model_uses_is_found_by_class() -> None:
 
 def test_the_probe_is_tried_on_other_patients() -> None:
     """Features that tell patients apart, but not augmentation: a probe that had seen the patients would score."""
-    rows = images(30)
+    rows = images(60)
     rows = rows[(rows["group"].str[-1].astype(int) % 2 == 0) == (rows["variant"] > 0)].reset_index(drop=True)
     patients = rows["group"].factorize()[0]
     pooled = np.random.default_rng(2).normal(size=(patients.max() + 1, 200))[patients].astype(np.float32)
