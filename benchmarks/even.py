@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from train import tables  # noqa: E402  # after the path to it
-from train.intervals import bootstrap, interval  # noqa: E402
-from train.measure import Ranked  # noqa: E402
+from train import tables  # after the path to it
+from train.intervals import bootstrap, interval
+from train.measure import Ranked
 
 WAYS = {  # name -> recipe, options of `fit`
     "original": ("original", ()),
