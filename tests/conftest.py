@@ -95,6 +95,17 @@ def make_source() -> MakeSource:
     return make
 
 
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """Every core has something else to do, as far as it hasn't already."""
+    idle = (os.cpu_count() or 1) - int(os.getloadavg()[0])
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(idle)]
+    yield
+    for burner in burners:
+        burner.kill()
+        burner.wait()
+
+
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """The environment for a process that runs the programs from another folder: `cwd` need not be the repository."""

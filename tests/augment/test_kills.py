@@ -6,64 +6,16 @@ EVENSET_KILLS sets how many kills there are; 300 take a quarter of an hour.
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.killing import kill_one
+
 KILLS = int(os.environ.get("EVENSET_KILLS", "20"))
 RECIPE = "per_class: 200\nsize: 96\ntransforms: [{KerasAffine: {rotation_range: 9, zoom_range: 0.2}}]\n"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "2")
-Process = subprocess.Popen[str]
-
-
-@pytest.fixture
-def busy() -> Iterator[None]:
-    """Every core has something else to do, as far as it hasn't already."""
-    idle = (os.cpu_count() or 1) - int(os.getloadavg()[0])
-    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(idle)]
-    yield
-    for burner in burners:
-        burner.kill()
-        burner.wait()
-
-
-def processes_of(number: int) -> list[int]:
-    """The processes that a process has started, and theirs: the one that workers are forked from, and the workers."""
-    found = []
-    for children in Path(f"/proc/{number}/task").glob("*/children"):
-        try:
-            listed = [int(child) for child in children.read_text().split()]
-        except OSError:  # that thread has ended
-            continue
-        found += [below for child in listed for below in (child, *processes_of(child))]
-    return found
-
-
-def kill_one(process: Process, dice: random.Random, latest: float) -> str:
-    """Kill one process that a command has started, at a moment up to `latest` seconds from now, and say which."""
-    sort = dice.choice(["a time", "a process that appears", "a process that appears", "a time"])
-    due = time.monotonic() + dice.uniform(0, latest)
-    if sort == "a process that appears":
-        wanted = dice.randrange(1, 4)  # the first is the one that workers are forked from
-        while process.poll() is None and len(processes_of(process.pid)) < wanted:
-            time.sleep(0.0005)
-        due = time.monotonic() + dice.choice([0, 0.002, 0.03]) * dice.random()
-    while time.monotonic() < due:
-        time.sleep(0.0005)
-    running = processes_of(process.pid)
-    if not running:
-        return ""
-    victim = dice.choice(running)
-    try:
-        os.kill(victim, signal.SIGKILL)
-    except ProcessLookupError:
-        return ""
-    return f"number {running.index(victim)} of {len(running)} after {sort}"
 
 
 @pytest.mark.slow
