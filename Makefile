@@ -6,7 +6,7 @@ ifeq ($(SOURCE),data/sample)
 RECIPE ?= sample
 WEIGHTS ?= random
 else
-RECIPE ?= augment1
+RECIPE ?= even
 WEIGHTS ?= imagenet
 endif
 XRAYS ?= ../shared/data/chest_xray_full/train
@@ -19,7 +19,7 @@ NAME = "$$(basename "$${RECIPE%.y*ml}")"
 BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
 FIT = $(PY) -m train fit --weights "$$WEIGHTS" $${SEED:+--seed "$$SEED"} \
 	$${EPOCHS:+--epochs "$$EPOCHS" --fine-tune-epochs "$$EPOCHS"}
-STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2
+STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2 runs/even
 
 .DEFAULT_GOAL := help
 .PHONY: help augment train study test quick bench bench-train lint format lock clean source
@@ -36,9 +36,9 @@ train: augment  ## Build the set if it isn't there, train on it, report, and say
 	@$(FIT) manifests/$(NAME).csv
 	@$(PY) -m train report runs/$(NAME)
 
-study: source  ## Build the study's three sets, train on each, and with class weights on the first, compare and report
+study: source  ## Build the study's three sets and an even one, train on each, and with class weights on the first, compare and report
 	@test "$$SOURCE" != data/sample || { echo "make study: give SOURCE=folder, or put the X-rays under data/chest_xray"; exit 2; }
-	@for recipe in original augment1 augment2; do \
+	@for recipe in original augment1 augment2 even; do \
 		$(BUILD) --recipe $$recipe && $(FIT) manifests/$$recipe.csv || exit; \
 	done
 	@$(FIT) manifests/original.csv --class-weight balanced --run runs/original-balanced
