@@ -1,3 +1,3 @@
-"""Builds class-balanced, physically augmented image sets: scan -> recipe -> plan -> render -> build -> cli."""
+"""Builds class-balanced, physically augmented image sets: sources -> recipe -> plan -> rendering -> storage."""
 
 __version__ = "0.1.0"

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from augment.dispatch import results
-from augment.layout import Rejected
-from augment.scan import scan
-from manifests.pixels import UnreadableImage, header, picture, read_image
-from manifests.pool import ProcessPool
+from augment.rendering.scheduler import results
+from augment.sources.layout import Rejected
+from augment.sources.scan import scan
+from common.images.pixels import UnreadableImage, header, picture, read_image
+from common.process_pool import ProcessPool
 
 _SIDE = 16  # of the perceptual hash: 256 bits, since at the usual 64 X-rays of different patients are alike
 _WORDS = _SIDE * _SIDE // 64

@@ -8,18 +8,29 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from augment import image_folder
-from augment.dispatch import outcomes, unreadable_among
-from augment.draft import Draft, draft, known_unreadable, suspects
-from augment.image_folder import partial
-from augment.job import Style, Written, check
-from augment.journal import Journal, read_journal
-from augment.layout import Rejected
-from augment.lock import held
-from augment.notes import Noted, notes_of, read_notes
-from augment.place import BuildError, Place, Progress, clear, intact, is_up_to_date, open_partial, publish, recorded
+from augment.build_plan import Draft, draft, known_unreadable, suspects
 from augment.recipe import Recipe, RecipeError
-from augment.scan import Scan
+from augment.rendering.notes import Noted, notes_of, read_notes
+from augment.rendering.scheduler import outcomes, unreadable_among
+from augment.rendering.tasks import Style, Written
+from augment.rendering.work import check
+from augment.sources.layout import Rejected
+from augment.sources.scan import Scan
+from augment.storage import image_folder
+from augment.storage.image_folder import partial
+from augment.storage.journal import Journal, read_journal
+from augment.storage.lock import held
+from augment.storage.place import (
+    BuildError,
+    Place,
+    Progress,
+    clear,
+    intact,
+    is_up_to_date,
+    open_partial,
+    publish,
+    recorded,
+)
 from manifests import contract
 
 _TRIAL_SECONDS = 30  # with the import of albumentations on a busy machine

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from augment import telling
-from manifests.terminal import as_json, at_root, one_line_errors, progress, quiet, say, tell
+from augment import console
+from common.console import as_json, at_root, one_line_errors, progress, quiet, say, tell
 
 # The stages are imported inside the commands: `--help` should answer in a blink.
 
@@ -87,15 +87,15 @@ def build(
     """
     with one_line_errors("Run the same command again to go on from here."):
         from augment import recipe as recipes
-        from augment.job import MODULES
-        from manifests.pool import ProcessPool
+        from augment.rendering.work import MODULES
+        from common.process_pool import ProcessPool
 
         recipe = recipes.load(recipe_name, seed)
         preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
         with ProcessPool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
             from augment import build as stage
-            from augment.place import Place
-            from augment.scan import scan
+            from augment.sources.scan import scan
+            from augment.storage.place import Place
 
             drop = {"drop_leaks": on_leak == "drop", "drop_conflicts": on_conflict == "drop"}
             images = images or root / "data" / "augmented" / recipe.name
@@ -105,25 +105,25 @@ def build(
             if dry_run:
                 with progress("decoding", "files") as show:
                     drafted = stage.dry_run(scanned, recipe, source, executor, show, **drop)
-                telling.print_draft(drafted)
+                console.print_draft(drafted)
                 say("Dry run: nothing was written.")
-                tell(telling.counted(drafted))
+                tell(console.counted(drafted))
                 return
             place = Place(root, source, images, manifest)
             with progress("checking", "images") as checking, progress("rendering", "images") as show:
                 built = stage.build(scanned, recipe, place, executor, show, checking=checking, **drop)
-    telling.print_draft(built.draft)
-    telling.print_notes(built.noted)
+    console.print_draft(built.draft)
+    console.print_notes(built.noted)
     if built.rendered:
         say(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {images}")
     else:
         say(f"Up to date, nothing to render: {images}")
-    telling.print_set_aside(built.set_aside, images)
+    console.print_set_aside(built.set_aside, images)
     say(f"Manifest: {manifest}")
     places = {"images": images.as_posix(), "manifest": manifest.as_posix()}
     moved = {"rendered": built.rendered, "reused": built.reused, "set_aside": built.set_aside}
     notes = [each._asdict() for each in built.noted]
-    tell({**places, **moved, **telling.counted(built.draft), "notes": notes})
+    tell({**places, **moved, **console.counted(built.draft), "notes": notes})
 
 
 @main.command()
@@ -152,20 +152,20 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
     """
     with one_line_errors("Run the same command again."):
         from augment import verify as stage
-        from augment.job import MODULES
-        from manifests.pool import ProcessPool
+        from augment.rendering.work import MODULES
+        from common.process_pool import ProcessPool
 
         with progress("hashing", "images") as show:
             faults = stage.verify(manifest, root, workers, show)
-        telling.print_faults(faults)
+        console.print_faults(faults)
         if repair and faults:
             with ProcessPool(workers, MODULES) as executor, progress("repairing", "images") as show:
                 left = stage.repair(manifest, root, source, faults, executor, show)
             say(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
             strays = [fault.path for fault in faults if fault.kind == "stray"]
-            telling.print_set_aside(strays, stage.image_folder_of(manifest, root))
+            console.print_set_aside(strays, stage.image_folder_of(manifest, root))
             faults = left
-            telling.print_faults(faults)
+            console.print_faults(faults)
     tell([fault._asdict() for fault in faults])
     if faults:
         if not repair:
@@ -219,7 +219,7 @@ def audit(
 
         from augment import audit as stage
         from augment.recipe import KERMANY, resolve
-        from manifests import MAX_PIXELS
+        from common.images import MAX_PIXELS
         from manifests.contract import write_atomically
 
         pattern = resolve("audit", {"group": group or KERMANY}, "--group").group
@@ -227,7 +227,7 @@ def audit(
             found = stage.audit(source, pattern, distance, max_pixels or MAX_PIXELS, workers, show)
         if json_file:
             write_atomically(json_file, json.dumps(found.report, indent=2, ensure_ascii=False) + "\n")
-    telling.print_audit(found.report)
+    console.print_audit(found.report)
     if strict and (found.leaks or found.report["unreadable"]):
         sys.exit(1)
 
@@ -256,10 +256,10 @@ def gallery(manifest: Path, out: Path | None, embed: int | None, root: Path, wor
       python -m augment gallery manifests/augment1.csv --embed 200  # one file to mail
     """
     with one_line_errors("Run the same command again."):
-        from manifests.pool import ProcessPool
+        from common.process_pool import ProcessPool
 
-        with ProcessPool(workers, ["augment.likeness"]) as executor:
-            from augment.gallery import gallery as write_page
+        with ProcessPool(workers, ["augment.gallery.ssim"]) as executor:
+            from augment.gallery.page import gallery as write_page
 
             out = out or manifest.with_suffix(".sample.html" if embed else ".gallery.html")
             with progress("comparing", "variants") as show:

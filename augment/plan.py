@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from augment.fill import FillError, fill, originals
-from augment.layout import Rejected
 from augment.recipe import Recipe
+from augment.sources.layout import Rejected
 from manifests.contract import SPLITS
 
 _UNSAFE = re.compile(r'[<>:"/|?*%]')  # no file system or URL minds the rest; control characters never get here

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from manifests import MAX_PIXELS
+from common.images import MAX_PIXELS
 
 RECIPES = Path(__file__).parent / "recipes"
 KERAS_AFFINE = "KerasAffine"  # the one transform that is Evenset's own; all others are albumentations'

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment import image_folder
 from augment.build import build, draft_set, one_line_faults
-from augment.dispatch import outcomes
-from augment.draft import known_unreadable, versions
-from augment.image_folder import JOURNAL
-from augment.job import Style
-from augment.lock import held
-from augment.place import Place
+from augment.build_plan import known_unreadable, versions
 from augment.recipe import Recipe, RecipeError, resolve
-from augment.scan import digest, digest_all, scan
+from augment.rendering.scheduler import outcomes
+from augment.rendering.tasks import Style
+from augment.sources.scan import digest, digest_all, scan
+from augment.storage import image_folder
+from augment.storage.image_folder import JOURNAL
+from augment.storage.lock import held
+from augment.storage.place import Place
 from manifests import contract
 
 Progress = Callable[[int, int], None]

@@ -18,7 +18,8 @@ from scipy.special import ndtr, softmax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from train import difference, measure
+from train.evaluation import compare as difference
+from train.evaluation import metrics
 
 LIKENESS = 0.6  # of the images of a patient: the share of the variance that they have in common
 THRESHOLD = 0.4
@@ -57,9 +58,9 @@ def truth(sample: Sample) -> dict[str, float]:
     """The figures of the second model, the calibration error of the first, and the differences, of a large sample."""
     found = []
     for probabilities in (sample.first, sample.second):
-        rankings, decided = measure.ranked(sample.labels, probabilities), measure.decisions(probabilities, THRESHOLD)
+        rankings, decided = metrics.ranked(sample.labels, probabilities), metrics.decisions(probabilities, THRESHOLD)
         weights = np.ones((1, len(sample.labels)))
-        values = measure.figures_of(sample.labels, probabilities, rankings, decided, weights)
+        values = metrics.figures_of(sample.labels, probabilities, rankings, decided, weights)
         found.append({name: float(np.abs(value[0]).sum()) for name, value in values.items()})
     first, second = found
     of_models = {name.replace("gaps", "ece"): value for name, value in second.items()}
@@ -75,12 +76,12 @@ def intervals(sample: Sample, classes: int) -> dict[str, dict[str, Any]]:
     names, groups = tuple(f"{index}" for index in range(classes)), sample.patients.astype(str)
     threshold = THRESHOLD if classes == 2 else None
     first, second = (
-        measure.metrics(sample.labels, probabilities, groups, names, threshold)
+        metrics.metrics(sample.labels, probabilities, groups, names, threshold)
         for probabilities in (sample.first, sample.second)
     )
-    found = {name: second[name] for name in measure.RANKED} | {"ece, calibrated": first["ece"]}
+    found = {name: second[name] for name in metrics.RANKED} | {"ece, calibrated": first["ece"]}
     for point, decided in second["decisions"].items():
-        found |= {f"{name} {point}": decided[name] for name in measure.DECIDED}
+        found |= {f"{name} {point}": decided[name] for name in metrics.DECIDED}
     for label, of_class in second.get("per_class", {}).items():
         found |= {f"{name} of {label}": figure for name, figure in of_class.items()}
     for row in compare(sample, names):
@@ -94,7 +95,7 @@ def compare(sample: Sample, names: tuple[str, ...]) -> list[dict[str, Any]]:
     images = pd.DataFrame({"label": np.array(names)[sample.labels], "group": sample.patients.astype(str)})
     models = []
     for probabilities in (sample.first, sample.second):
-        decided = measure.decisions(probabilities, None)
+        decided = metrics.decisions(probabilities, None)
         right = {point: predicted == sample.labels for point, predicted in decided.items()}
         models.append(difference.Judgement("model", images, names, probabilities, right))
     return difference.compared(*models)

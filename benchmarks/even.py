@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from train import tables  # after the path to it
-from train.intervals import bootstrap, interval
-from train.measure import Ranked
+from train.evaluation.intervals import bootstrap, interval
+from train.evaluation.metrics import Ranked
 
 WAYS = {  # name -> recipe, options of `fit`
     "original": ("original", ()),

@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from train import dataset as datasets
-from train import engine, model, selection, tables
+from train import tables
+from train.features import backbone as model
+from train.features import engine, selection
 
 BATCH, WARM, LAYERS = 32, 5, 5
 RUNS = {  # name: (options, at least)

@@ -1,3 +1,1 @@
-"""What the two programs share: the manifest's contract, and how the bytes of an image file are read."""
-
-MAX_PIXELS = 178_956_970  # as Pillow: 512 MB at 3 bytes a pixel; an image that declares more is refused undecoded
+"""The contract between the two programs: manifests, their cards, and what they say of a set."""

@@ -1,7 +1,4 @@
-"""Trains a ResNetV2 on a manifest's images: dataset -> model -> features -> fit -> evaluate -> report -> cli.
-
-What was trained is used by: trained -> predict -> gradcam, and trained -> export.
-"""
+"""Trains a ResNetV2 on a manifest's images: dataset -> features -> fitting -> evaluation -> reporting, inference."""
 
 import os
 

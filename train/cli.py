@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manifests.terminal import as_json, at_root, one_line_errors, progress, quiet, say, tell
-from train import use_cli
-from train.terminal import import_tensorflow, table
+from common.console import as_json, at_root, one_line_errors, progress, quiet, say, tell
+from train.console import import_tensorflow, table
+from train.inference import cli
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from train.activations import Activations
     from train.dataset import Dataset
-    from train.engine import Engine
-    from train.features import Features, Progress
-    from train.fit import Fitted, Settings
-    from train.mistakes import Heat
-    from train.model import Cut
-    from train.outcome import Finished
+    from train.evaluation.results import Finished
+    from train.features.activations import Activations
+    from train.features.backbone import Cut
+    from train.features.engine import Engine
+    from train.features.extract import Features, Progress
+    from train.fitting.fit import Fitted, Settings
+    from train.reporting.error_analysis import Heat
 
 # The stages are imported inside the commands: `--help` should answer in a blink, and TensorFlow takes seconds.
 
@@ -128,16 +128,19 @@ def fit(
       python -m train fit manifests/augment1.csv
       python -m train fit manifests/sample.csv --weights random --epochs 3 --fine-tune-epochs 3
     """
-    from manifests.pool import ProcessPool
-    from train import artist
+    from common.process_pool import ProcessPool
+    from train.reporting import drawing, samples
 
-    with one_line_errors(_RESUME), ProcessPool(1, artist.MODULES) as drawer:  # which imports while TensorFlow does
+    with one_line_errors(_RESUME), ProcessPool(1, drawing.MODULES) as drawer:  # which imports while TensorFlow does
         import_tensorflow()
-        from train import activations, leaks, model, outcome, selection
         from train import dataset as datasets
-        from train import engine as engines
-        from train import fit as fitting
-        from train import run as runs
+        from train.evaluation import results
+        from train.features import activations, selection
+        from train.features import backbone as model
+        from train.features import engine as engines
+        from train.fitting import fit as fitting
+        from train.fitting import leaks
+        from train.fitting import run_folder as runs
 
         settings = fitting.Settings(**{name: options[name] for name in options.keys() - {"quiet", "as_json"}})
         dataset = datasets.read(manifest, root, positive)
@@ -167,7 +170,7 @@ def fit(
                 say(f"Engine: {chosen.reason}")
                 with runs.written(folder, description, say) as unfinished:
                     if unfinished:
-                        drawn = drawer.submit(artist.of_set, artist.samples(dataset, root), unfinished)
+                        drawn = drawer.submit(drawing.of_set, samples.choose(dataset, root), unfinished)
                         with progress("checking", "images") as check, progress("activations", "images") as show:
                             make = partial(
                                 _features,
@@ -197,7 +200,7 @@ def fit(
                         finished = _finish(dataset, part, kept, fitted, backbone, settings, unfinished, drawer)
             if finished is None:
                 say("This very run is finished already; move its folder away to run it again.")
-                finished = outcome.read(folder)
+                finished = results.read(folder)
         _print_run(folder, finished)
 
 
@@ -211,9 +214,9 @@ def _features(
     **options: Any,
 ) -> "Features":
     """The activations of a share of a set, in the order that `activations.of_shares` asks for them."""
-    from train import features
+    from train.features import extract
 
-    return features.features(dataset, part, weights, cache, engine, show, **options)
+    return extract.features(dataset, part, weights, cache, engine, show, **options)
 
 
 def _finish(
@@ -227,9 +230,12 @@ def _finish(
     drawer: "Executor",
 ) -> "Finished":
     """Measure a trained run, and write everything that its folder holds; `drawer` draws beside that."""
-    from train import artist, augmentation, board, evaluate, model, outcome
-    from train import fit as fit_stage
-    from train import run as runs
+    from train.evaluation import augmentation, evaluate, results
+    from train.features import backbone as model
+    from train.fitting import fit as fit_stage
+    from train.fitting import run_folder as runs
+    from train.fitting import tensorboard
+    from train.reporting import drawing
 
     judged = {
         phase: evaluate.judge(dataset, of_all, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
@@ -242,19 +248,19 @@ def _finish(
     if compared:
         last.metrics["augmentation"] = compared
     runs.write(unfinished, fitted, judged, dataset)
-    finished = outcome.read(unfinished)  # from here on everybody has what is on disk
-    drawn = drawer.submit(artist.of_outcome, finished, unfinished)
+    finished = results.read(unfinished)  # from here on everybody has what is on disk
+    drawn = drawer.submit(drawing.of_outcome, finished, unfinished)
     model.whole(backbone, fitted.head).save(unfinished / "model.keras")
     with fit_stage.python_errors():
-        board.write(finished, drawn.result(), unfinished)
+        tensorboard.write(finished, drawn.result(), unfinished)
     return finished
 
 
 def _print_run(folder: Path, finished: "Finished") -> None:
-    from train import outcome
+    from train.evaluation import results
 
     tell({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
-    say(table(outcome.summary(finished)))
+    say(table(results.summary(finished)))
     say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")
     say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")
 
@@ -270,10 +276,11 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
       python -m train compare runs/original runs/augment1 runs/augment2
     """
     with one_line_errors(_RESUME):
-        from train import difference, outcome
+        from train.evaluation import compare as difference
+        from train.evaluation import results
 
-        finished = [outcome.read(run) for run in runs]
-        say(table(outcome.overview(finished)))
+        finished = [results.read(run) for run in runs]
+        say(table(results.overview(finished)))
         with progress("comparisons", "pairs") as show:
             found = difference.differences(finished, show)
         tell(json.loads(found.to_json(orient="records")))
@@ -303,7 +310,7 @@ def report(runs: tuple[Path, ...], out: Path | None, root: Path, **_: bool) -> N
       python -m train report runs/original runs/augment1 runs/augment2
     """
     with one_line_errors(_RESUME):
-        from train import page
+        from train.reporting import page
 
         out = out or page.default_out(list(runs))
         with progress("report", "steps") as show:
@@ -314,18 +321,18 @@ def report(runs: tuple[Path, ...], out: Path | None, root: Path, **_: bool) -> N
 def _heat(run: Path, size: tuple[int, int]) -> "tuple[Heat | None, str]":
     """What maps evidence with a run's model, or why nothing can."""
     import_tensorflow()
-    from train import gradcam, trained
+    from train.inference import cam, predictor
 
     try:
-        loaded = trained.load(run)
-    except trained.TrainedError as error:
+        loaded = predictor.load(run)
+    except predictor.TrainedError as error:
         return None, str(error)
     if loaded.size != size:
         return None, f"model.keras takes images of {loaded.size[0]} x {loaded.size[1]}, the set has others"
-    return gradcam.GradCam(loaded).heat, ""
+    return cam.GradCam(loaded).heat, ""
 
 
-for command in (use_cli.predict, use_cli.evaluate, use_cli.export, use_cli.cache):
+for command in (cli.predict, cli.evaluate, cli.export, cli.cache):
     main.add_command(command)
 
 

@@ -20,16 +20,16 @@ import pytest
 from PIL import Image
 
 from augment import build as stage
-from augment.image_folder import partial
-from augment.job import MODULES
-from augment.layout import ScanError
-from augment.place import BuildError, Place
 from augment.plan import PlanError
 from augment.recipe import Recipe, RecipeError
-from augment.scan import scan
+from augment.rendering.work import MODULES
+from augment.sources.layout import ScanError
+from augment.sources.scan import scan
+from augment.storage.image_folder import partial
+from augment.storage.place import BuildError, Place
+from common.images.pixels import decode
+from common.process_pool import ProcessPool
 from manifests import contract
-from manifests.pixels import decode
-from manifests.pool import ProcessPool
 
 AFFINE = json.dumps([{"KerasAffine": {"rotation_range": 10, "zoom_range": 0.2}}])
 SMALL = Recipe("set", transforms=AFFINE, per_class=20, size=(32, 24))

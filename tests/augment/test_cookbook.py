@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from augment.job import Style, Variant
 from augment.recipe import EVEN, load
-from augment.render import render
+from augment.rendering.render import render
+from augment.rendering.tasks import Style, Variant
 from manifests.contract import SPLITS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from augment.plan import PlanError, plan
 from augment.recipe import Recipe, RecipeError, load, resolve
-from augment.scan import scan
+from augment.sources.scan import scan
 from manifests.balance import augmented_shares, unevenness
 
 FLIP = json.dumps([{"HorizontalFlip": {}}])

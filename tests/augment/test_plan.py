@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from augment.plan import Plan, PlanError, plan, variant_seed
 from augment.recipe import Recipe, load
-from augment.scan import scan
+from augment.sources.scan import scan
 
 FLIP = json.dumps([{"HorizontalFlip": {}}])
 COLUMNS = ["source", "split", "label", "group", "source_sha256"]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from manifests import contract
-from train import model
+from train.features import backbone as model
 
 
 @pytest.fixture
@@ -103,9 +103,10 @@ def _run(
     root: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tuned"), seed: int = 0, **of_set: Any
 ) -> None:
     from train import dataset as datasets
-    from train import evaluate, fit
-    from train import run as runs
-    from train.engine import Engine
+    from train.evaluation import evaluate
+    from train.features.engine import Engine
+    from train.fitting import fit
+    from train.fitting import run_folder as runs
 
     manifest = _set(root, name=name, **of_set)
     dataset = datasets.read(manifest, root)

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train import bands, difference, outcome, page, tables
+from train import tables
+from train.evaluation import compare, curves, results
+from train.reporting import page
 
 # Names that readers of CSV take for something else, beside any text that a manifest may hold.
 HOSTILE = (
@@ -81,13 +83,13 @@ def test_classes_that_look_like_numbers_stay_classes(
 ) -> None:
     """Figures, comparison and report have the classes by their names, and compute with one set of probabilities."""
     folder = drawn_run(tmp_path, classes=classes)
-    run = outcome.read(folder)
+    run = results.read(folder)
     assert set(run.predictions["label"]) == set(classes)
-    found = difference.differences([run], lambda *_: None).set_index("figure")
+    found = compare.differences([run], lambda *_: None).set_index("figure")
     assert np.isfinite(found[["difference", "low", "high"]].to_numpy()).all()
     measured = [phase["test"]["auroc"]["value"] for phase in run.metrics.values()]
     assert found.loc["AUROC", "difference"] == pytest.approx(measured[1] - measured[0], abs=2e-6)
-    assert set(bands.scored(run, "frozen").labels) == {0, 1}
+    assert set(curves.scored(run, "frozen").labels) == {0, 1}
     page.write([folder], tmp_path, tmp_path / "report.html", lambda *_: (None, "no model"), lambda *_: None)
     negative, positive = reversed(classes) if classes == ("NA", "NORMAL") else classes  # the normal one is not positive
     assert (
@@ -101,7 +103,7 @@ def test_patients_whose_numbers_look_alike_stay_apart(drawn_run: Callable[..., P
     names = ("010", "10", "1e5", "100000", "0.10", "0.1", "NA", "nan")
     folder = drawn_run(tmp_path, groups=names)
     patients = json.loads((folder / "metrics.json").read_text())["frozen"]["test"]["patients"]
-    run = outcome.read(folder)
+    run = results.read(folder)
     of_test = run.predictions[run.predictions["split"] == "test"]
     assert patients == of_test["group"].nunique() == len(names)
-    assert len(np.unique(bands.scored(run, "frozen").patients)) == len(names)
+    assert len(np.unique(curves.scored(run, "frozen").patients)) == len(names)

@@ -1,0 +1,168 @@
+"""A set on paper: the plan of what was found, less what turned out unreadable, and what its card will say."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from augment import __version__
+from augment.plan import Plan, PlanError, plan
+from augment.recipe import Recipe
+from augment.rendering.tasks import Style
+from augment.sources.layout import Rejected
+from augment.sources.scan import Scan
+from manifests.balance import unevenness
+from manifests.contract import SPLITS
+
+# The packages whose version can change the bytes of any set, and those that only albumentations' transforms go through.
+_PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
+_TRANSFORM_PACKAGES = ("albumentations", "albucore", "scipy")
+
+
+def versions(recipe: Recipe) -> dict[str, str]:
+    """Evenset's version and those of the packages that the bytes of a recipe's images depend on."""
+    found = {"evenset": __version__}
+    for package in (*_PACKAGES, *(_TRANSFORM_PACKAGES if recipe.uses_albumentations else ())):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+class Draft(NamedTuple):
+    """What a set is to be, as far as is known. Made by `draft`."""
+
+    scanned: Scan
+    recipe: Recipe
+    drop_leaks: bool
+    drop_conflicts: bool
+    unreadable: tuple[Rejected, ...]  # sources that could not be decoded
+    planned: Plan
+
+    def without(self, unreadable: Sequence[Rejected]) -> "Draft":
+        """The draft once these, too, have turned out unreadable."""
+        return draft(
+            self.scanned,
+            self.recipe,
+            (*self.unreadable, *unreadable),
+            drop_leaks=self.drop_leaks,
+            drop_conflicts=self.drop_conflicts,
+        )
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """All that was found and is not in the set, sorted."""
+        return sorted({*self.scanned.rejected, *self.planned.left_out, *self.unreadable})
+
+    @property
+    def making(self) -> dict[str, Any]:
+        """What decides an image's bytes beside its source, its number and its seed, as JSON values."""
+        return {"style": Style.of(self.recipe).settings, "versions": versions(self.recipe)}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides the set's bytes: equal fingerprints, equal sets."""
+        text = json.dumps(self.making, sort_keys=True) + self.planned.rows.to_csv(index=False, lineterminator="\n")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """The columns split, label, sources, images and augmented, in the order of the plan.
+
+        `augmented` are those of the images that are not their source as it is. A class absent from a split has 0.
+        """
+        rows = self.planned.rows.assign(augmented=self.planned.rows["variant"] > 0)
+        by_side = rows.groupby(["split", "label"], sort=False)
+        columns = {"sources": ("source", "nunique"), "images": ("path", "size"), "augmented": ("augmented", "sum")}
+        counts = by_side.agg(**columns).reset_index()
+        absent = pd.DataFrame([(*side, 0, 0, 0) for side in self.planned.absent], columns=["split", "label", *columns])
+        both = pd.concat([counts, absent], ignore_index=True) if len(absent) else counts
+        rank = both["split"].map(SPLITS.index)
+        return both.assign(rank=rank).sort_values(["rank", "label"], ignore_index=True).drop(columns="rank")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know of this set before trusting a number that is measured on it."""
+        found = [self.scanned.groups.warning] if self.scanned.groups.warning else []
+        for split, label in self.planned.absent:
+            found.append(
+                f"class {label} has no image in {split}: what is measured there says nothing of {label}, and figures that "
+                "need every class are undefined"
+            )
+        return found + unevenness(self.planned.rows)
+
+    def card(self, source: str, images: str) -> dict[str, Any]:
+        """The card, as manifests/README.md has it, with the folders as given."""
+        counts: dict[str, dict[str, dict[str, int]]] = {}
+        for row in self.counts.itertuples():
+            counts.setdefault(row.split, {})[row.label] = {
+                name: getattr(row, name) for name in ("sources", "images", "augmented")
+            }
+        groups = self.scanned.groups
+        return {
+            "name": self.recipe.name,
+            "notice": self.scanned.notice,
+            "source": source,
+            "images": images,
+            "recipe": self.recipe.as_dict(),
+            "on_leak": "drop" if self.drop_leaks else "error",
+            "on_conflict": "drop" if self.drop_conflicts else "error",
+            "groups": {"known": groups.are_known, "matched": groups.matched, "of": groups.of},
+            "warnings": self.warnings,
+            "counts": counts,
+            "versions": versions(self.recipe),
+            "fingerprint": self.fingerprint,
+            "rejected": [entry._asdict() for entry in self.rejected],
+        }
+
+
+def draft(
+    scanned: Scan,
+    recipe: Recipe,
+    unreadable: Sequence[Rejected] = (),
+    *,
+    drop_leaks: bool = False,
+    drop_conflicts: bool = False,
+) -> Draft:
+    """Plan a set without the sources that are known to be unreadable.
+
+    Raises:
+        PlanError: as `plan` has it, or a class none of whose files is readable.
+    """
+    sources = scanned.sources[~scanned.sources["source"].isin([entry.source for entry in unreadable])]
+    for label in sorted(set(scanned.sources["label"]) - set(sources["label"])):
+        of_label = set(scanned.sources.loc[scanned.sources["label"] == label, "source"])
+        first = next(entry for entry in unreadable if entry.source in of_label)
+        raise PlanError(
+            f"class {label}: no readable image ({first.source}: {first.reason}); mend them or move the folder away"
+        )
+    planned = plan(sources, recipe, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts)
+    return Draft(scanned, recipe, drop_leaks, drop_conflicts, tuple(unreadable), planned)
+
+
+def suspects(sources: pd.DataFrame) -> list[str]:
+    """The sources that would join patients, leak or contradict a label, if only they are images.
+
+    They are decoded before anything is planned with them: a broken file that lies in several folders is no leak.
+    """
+    copies = sources.groupby("source_sha256")
+    several = copies["group"].transform("nunique") > 1
+    several |= copies["split"].transform("nunique") > 1
+    several |= copies["label"].transform("nunique") > 1
+    several |= sources.groupby("group")["split"].transform("nunique") > 1
+    return sources.loc[several, "source"].tolist()
+
+
+def known_unreadable(scanned: Scan, recipe: Recipe, card: dict[str, Any]) -> list[Rejected]:
+    """The sources that the build behind `card` could not decode, that are still the same and would be decoded alike."""
+    then, wanted = card.get("recipe"), recipe.as_dict()
+    if card.get("versions") != versions(recipe) or not isinstance(then, dict):
+        return []
+    if any(then.get(setting) != wanted.get(setting) for setting in ("size", "max_pixels", "value_range")):
+        return []
+    now = dict(zip(scanned.sources["source"], scanned.sources["source_sha256"], strict=True))
+    recorded = [Rejected(**entry) for entry in card.get("rejected", [])]
+    return [entry for entry in recorded if entry.source_sha256 and now.get(entry.source) == entry.source_sha256]

@@ -1,0 +1,1 @@
+"""A manifest and its images in, one HTML page out."""

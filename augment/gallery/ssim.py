@@ -1,0 +1,122 @@
+"""How like its source each variant came out: SSIM over the written files, and the extremes of each class."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from skimage.metrics import structural_similarity
+
+from augment.rendering.scheduler import results
+from common.images.pixels import Pixels, UnreadableImage, decode
+
+MOST = 2000  # variants that are compared; of a larger set a sample, since more would tell no more of its recipe
+_BATCH = 32  # variants a task
+_WINDOW = 7  # pixels; the side of the window that skimage takes where the image is no smaller
+
+
+class Pair(NamedTuple):
+    """A variant and its source as variant 0, both as paths from where the process runs."""
+
+    path: str  # the variant's in the manifest
+    before: str
+    after: str
+
+
+class Extremes(NamedTuple):
+    """The variants of a class that are least and most like their source, as paths, the most extreme first."""
+
+    label: str
+    least: list[str]
+    most: list[str]
+
+
+def pairs(rows: pd.DataFrame, root: Path) -> list[Pair]:
+    """What to compare: up to `MOST` variants, shared out over the classes and picked by their checksums."""
+    variants = rows[rows["variant"] > 0]
+    variants = variants.merge(
+        rows.loc[rows["variant"] == 0, ["split", "source", "path"]].drop_duplicates(["split", "source"]),
+        on=["split", "source"],
+        suffixes=("", "_before"),
+    )
+    rank = variants.sort_values("sha256", kind="stable").groupby("label").cumcount().sort_index()
+    picked = variants[rank < share(variants["label"].value_counts(), MOST)] if len(variants) > MOST else variants
+    return [
+        Pair(after, f"{root}/{before}", f"{root}/{after}")
+        for after, before in zip(picked["path"], picked["path_before"], strict=True)
+    ]
+
+
+def share(counts: "pd.Series[int]", most: int) -> int:
+    """The largest number that each class can have if together they are to have no more than `most`."""
+    left, classes = most, len(counts)
+    for count in sorted(counts):
+        if count * classes > left:
+            return max(1, left // classes)
+        left, classes = left - count, classes - 1
+    return most
+
+
+def ssim_of_all(
+    compared: Sequence[Pair], executor: Executor, progress: Callable[[int, int], None]
+) -> dict[str, float | None]:
+    """The SSIM of each variant to its source, by path, in the order given; None where it can't be told.
+
+    Args:
+        compared: what to compare.
+        executor: any `concurrent.futures.Executor` whose workers see the same files.
+        progress: called with (variants done, variants in all).
+
+    Raises:
+        DispatchError: as `results` has it.
+    """
+    batches: Iterator[Sequence[Pair]] = (compared[at : at + _BATCH] for at in range(0, len(compared), _BATCH))
+    found: dict[str, float | None] = {}
+    for batch in results(_ssim_of_batch, batches, executor, lambda pair: pair.after, lambda pair, _: (pair.path, None)):
+        found.update(batch)
+        progress(len(found), len(compared))
+    return {pair.path: found[pair.path] for pair in compared}
+
+
+def extremes(rows: pd.DataFrame, ssim: dict[str, float | None], most: int) -> list[Extremes]:
+    """For each class with compared variants, its `most` least and most like ones; none is among both."""
+    labels = dict(zip(rows["path"], rows["label"], strict=True))
+    by_label: dict[str, list[tuple[float, str]]] = {}
+    for path, value in ssim.items():
+        if value is not None:
+            by_label.setdefault(labels[path], []).append((value, path))
+    told = []
+    for label, values in sorted(by_label.items()):
+        ranked = [path for _, path in sorted(values)]
+        count = min(most, (len(ranked) + 1) // 2)
+        told.append(Extremes(label, ranked[:count], ranked[count:][::-1][:count]))
+    return told
+
+
+def _ssim_of_batch(batch: Sequence[Pair]) -> list[tuple[str, float | None]]:
+    return [(pair.path, ssim(Path(pair.before), Path(pair.after))) for pair in batch]
+
+
+def ssim(before: Path, after: Path) -> float | None:
+    """The structural similarity (Wang et al. 2004) of two image files, 1 if they are equal.
+
+    None where one can't be read, they differ in size, or are less than 3 pixels wide or high.
+    """
+    try:
+        first, second = decode(before.read_bytes()), decode(after.read_bytes())
+    except (OSError, UnreadableImage):
+        return None
+    side = min(*first.shape[:2], _WINDOW)
+    if first.shape[:2] != second.shape[:2] or side < 3:
+        return None
+    if first.ndim != second.ndim:
+        first, second = _rgb(first), _rgb(second)
+    side -= 1 - side % 2  # the window's side is odd
+    channels = 2 if first.ndim == 3 else None
+    return float(structural_similarity(first, second, win_size=side, data_range=255, channel_axis=channels))
+
+
+def _rgb(pixels: Pixels) -> Pixels:
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)

@@ -1,0 +1,69 @@
+"""What passes between the main process and the workers: render tasks there, results back.
+
+Light on purpose: the main process never imports what renders.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from augment.recipe import Recipe
+
+
+class Style(NamedTuple):
+    """What all images of a set have in common."""
+
+    size: tuple[int, int]  # width, height
+    quality: int
+    transforms: str  # JSON, as in Recipe
+    max_pixels: int
+    value_range: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Style":
+        """What a recipe says of every image alike."""
+        return cls(recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels, recipe.value_range)
+
+    @property
+    def settings(self) -> list[Any]:
+        """The settings as JSON values. A value range only where there is one: sets older than it stay as they are."""
+        size, *others, value_range = self
+        return [list(size), *others, *([list(value_range)] if value_range else [])]
+
+
+class Variant(NamedTuple):
+    """One image to be: 0 is the source itself, only resized."""
+
+    path: str  # relative to the image folder
+    variant: int
+    seed: int
+
+
+class Job(NamedTuple):
+    """One source with all its variants that are to be rendered into the image folder."""
+
+    source: Path
+    source_sha256: str
+    images: Path
+    variants: tuple[Variant, ...]
+    style: Style
+
+
+class Written(NamedTuple):
+    """A written image: which one it is (a seed stands for source, number and set seed), and what came of it."""
+
+    path: str
+    seed: int
+    transform: str
+    width: int
+    height: int
+    sha256: str
+
+
+class Outcome(NamedTuple):
+    """What came of a job: the images written, or why the source can't be used and whether its bytes are to blame."""
+
+    written: list[Written]
+    reason: str = ""
+    unreadable: bool = False
+    notes: tuple[str, ...] = ()  # on a source that can be used
+    largest: float | None = None  # of its samples as stored, if they have more than 8 bits

@@ -1,0 +1,32 @@
+"""What workers run: the functions that are handed to an executor.
+
+The main process imports this module to name them, and what renders is imported where they run.
+"""
+
+from collections.abc import Sequence
+
+from augment.rendering.tasks import Job, Outcome, Style
+
+MODULES = ("augment.rendering.work", "augment.rendering.render")  # that a worker needs
+
+
+def check(style: Style) -> None:
+    """Make a style's pipeline, for its errors.
+
+    Raises:
+        RecipeError: as `render.pipeline` has it.
+    """
+    from augment.rendering.render import pipeline
+
+    pipeline(style)
+
+
+def run_all(jobs: Sequence[Job]) -> list[tuple[Job, Outcome]]:
+    """Each job with what came of it.
+
+    Raises:
+        OSError: as `render.run` has it.
+    """
+    from augment.rendering.render import run
+
+    return [(job, run(job)) for job in jobs]

@@ -1,0 +1,167 @@
+"""Where a set goes: what is there already, making room for a new one, and giving that its names."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from augment.build_plan import Draft
+from augment.rendering.notes import Noted, notes_of
+from augment.rendering.tasks import Written
+from augment.sources.scan import digest, digest_all
+from augment.storage import image_folder
+from augment.storage.image_folder import JOURNAL, partial, replaced
+from augment.storage.journal import Journal, read_journal
+from manifests import contract
+
+Progress = Callable[[int, int], None]
+
+
+class BuildError(ValueError):
+    """The set can't be built; the message names the place and the fix."""
+
+
+class Place(NamedTuple):
+    """Where a set goes. `images` and `manifest` lie inside `root`, which the manifest's paths are relative to."""
+
+    root: Path
+    source: Path
+    images: Path
+    manifest: Path
+
+    def relative(self, path: Path) -> str:
+        """`path` as POSIX relative to the root; absolute where it lies outside of it."""
+        path, root = path.resolve(), self.root.resolve()
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+    def check(self) -> None:
+        """Refuse places that would put a source folder or somebody's files at risk.
+
+        Raises:
+            BuildError: --images outside --root, in the source or around it, or a folder that is not Evenset's.
+        """
+        images, source, root = self.images.resolve(), self.source.resolve(), self.root.resolve()
+        if not images.is_relative_to(root) or images == root:
+            raise BuildError(f"--images {self.images} is not inside {root}; give a folder inside it, or another --root")
+        if self.manifest.suffix != ".csv":
+            raise BuildError(f"--manifest {self.manifest} should end in .csv; its card goes beside it as .json")
+        for written, option in ((images, "--images"), (self.manifest.resolve(), "--manifest")):
+            if written.is_relative_to(source) or source.is_relative_to(written):
+                raise BuildError(f"{option} {written} and the source {source} overlap; the source is never written to")
+        if self.manifest.exists() and not contract.is_manifest(self.manifest):
+            raise BuildError(f"{self.manifest} exists and is no manifest of Evenset's; give another --manifest")
+        if self.images.is_symlink():
+            raise BuildError(f"--images {self.images} is a link; give the folder that it leads to: {images}")
+        for folder in (self.images, partial(self.images), replaced(self.images)):
+            if image_folder.is_foreign(folder):
+                raise BuildError(
+                    f"{folder} exists and is no image set of Evenset's; move it away or give another --images"
+                )
+
+
+def is_up_to_date(place: Place, drafted: Draft, checking: Progress) -> bool:
+    """Whether this very set is there, its manifest and every image as it was written."""
+    try:
+        card = contract.read_card(place.manifest)
+        if (card["fingerprint"], card["manifest_sha256"]) != (drafted.fingerprint, digest(place.manifest)[0]):
+            return False
+        expected = recorded(place)
+    except (contract.ContractError, KeyError):
+        return False
+    if {image.path for image in expected} != set(drafted.planned.rows["path"]):
+        return False
+    return len(intact(place.images, expected, checking)) == len(expected)
+
+
+def clear(place: Place, drafted: Draft) -> list[str]:
+    """Bring all but the images of a finished set up to date; give back what was set aside of its folder.
+
+    A file that was found since and is rejected changes no image, but it is in the card from now on.
+    """
+    card, prefix = contract.read_card(place.manifest), place.relative(place.images)
+    if (new := {**card, **drafted.card(place.relative(place.source), prefix)}) != card:  # which keeps the notes
+        contract.write(place.manifest, contract.read(place.manifest), new)
+    paths = set(drafted.planned.rows["path"])
+    moved = image_folder.set_aside(place.images, place.images, image_folder.find_strays(place.images, paths))
+    image_folder.make_class_folders(place.images, paths)
+    (place.images / JOURNAL).unlink(missing_ok=True)  # killed at the very end, a build leaves it, and this:
+    for left in (replaced(place.images), image_folder.scratch(place.images)):
+        image_folder.remove(left)
+    return moved
+
+
+def recorded(place: Place) -> list[Written]:
+    """The images that the manifest of a finished set records, if it is as the build wrote it; else none."""
+    try:
+        if digest(place.manifest)[0] != contract.read_card(place.manifest).get("manifest_sha256"):
+            return []
+        rows = contract.read(place.manifest)
+    except contract.ContractError:
+        return []
+    prefix = f"{place.relative(place.images)}/"
+    rows = rows[rows["path"].str.startswith(prefix)]
+    rows["path"] = rows["path"].str.removeprefix(prefix)
+    return [Written(*row) for row in rows[list(Written._fields)].itertuples(index=False)]
+
+
+def intact(folder: Path, images: list[Written], checking: Progress) -> list[Written]:
+    """Those of some images that lie in a folder as they were recorded, reached without any link."""
+    there = set(image_folder.list_files(folder))
+    images = [image for image in images if image.path in there]
+    digests = digest_all([f"{folder}/{image.path}" for image in images], None, checking, follow=False)
+    return [image for image, (sha256, _) in zip(images, digests, strict=True) if sha256 == image.sha256]
+
+
+def open_partial(place: Place, drafted: Draft) -> list[str]:
+    """Make the partial folder ready for images of the draft's making, without any of another; give what was set aside."""
+    folder, text = partial(place.images), json.dumps(drafted.making, sort_keys=True)
+    moved = []
+    for left in (replaced(place.images), image_folder.scratch(place.images)):
+        image_folder.remove(left)
+    if folder.exists() and image_folder.marker(folder) != text:
+        moved = image_folder.tidy_partial(place.images, ())
+        image_folder.remove(folder)
+    image_folder.create(folder, text)
+    return moved
+
+
+def publish(place: Place, drafted: Draft, rows: pd.DataFrame, noted: set[Noted]) -> list[str]:
+    """Give a whole set its names in place of the one that was there, and write card and manifest; give what was set aside.
+
+    Killed at any moment, it leaves the old set, or all that the same build needs to come to this point again.
+    """
+    images, paths = place.images, set(drafted.planned.rows["path"])
+    moved = image_folder.tidy_partial(images, paths)
+    image_folder.make_class_folders(partial(images), paths)
+    if hasattr(os, "sync"):
+        os.sync()  # so that after a power cut, too, a manifest means a complete set
+    is_update = images.exists()
+    if is_update:
+        moved += _release(place, paths)
+    place.manifest.unlink(missing_ok=True)
+    if is_update:
+        os.replace(images, replaced(images))
+    os.replace(partial(images), images)
+    prefix = place.relative(images)
+    notes = [each._asdict() for each in notes_of(rows, noted)]
+    contract.write(place.manifest, rows, drafted.card(place.relative(place.source), prefix) | {"notes": notes})
+    (images / JOURNAL).unlink(missing_ok=True)
+    image_folder.remove(replaced(images))
+    return moved
+
+
+def _release(place: Place, paths: set[str]) -> list[str]:
+    """Set aside whatever isn't the old set's in its folder, which is then Evenset's alone, to be deleted.
+
+    The journal written there says so of the rest, should the build be killed before that.
+    """
+    images, written = place.images, [*read_journal(place.images)[0], *recorded(place)]
+    ours = {image.path for image in written} | paths | {image_folder.MARKER, JOURNAL}
+    foreign = [path for path in image_folder.list_files(images) if path not in ours or (images / path).is_symlink()]
+    moved = image_folder.set_aside(images, images, foreign)
+    with Journal(images) as journal:
+        journal.add(written)
+    return moved

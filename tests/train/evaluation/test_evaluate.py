@@ -1,0 +1,54 @@
+"""What is decided on validation: threshold and temperature."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from train import dataset as datasets
+from train.evaluation import evaluate, thresholds
+from train.features import backbone
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_cooled_head_gives_the_scaled_probabilities(classes: int) -> None:
+    """What is saved with the model is what was measured."""
+    head = backbone.make_head(classes, seed=0)
+    inputs = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(0, 1, (6, 8)).astype(np.float32))
+
+    def probabilities() -> np.ndarray:
+        given_now = keras.ops.convert_to_numpy(head(inputs))
+        return np.hstack([1 - given_now, given_now]) if classes == 2 else given_now
+
+    expected = thresholds.with_temperature(probabilities(), 2.5)
+    backbone.cool(head, 2.5)
+    np.testing.assert_allclose(probabilities(), expected, atol=1e-5)
+
+
+def test_a_phase_is_judged_on_both_splits_with_one_threshold(image_set: Any) -> None:
+    """The threshold comes from val alone; calibration tells before and after; predictions have both decisions."""
+    manifest = image_set(classes=2, train=2, val=10, test=10)
+    dataset = datasets.read(manifest, manifest.parent.parent)
+    labels = dataset.labels(dataset.rows[dataset.is_held_out])
+    positive = np.where(labels == 1, 0.4, 0.2)
+    probabilities = np.stack([1 - positive, positive], axis=1)
+    judged = evaluate.judge(dataset, probabilities, calibrate=False, sensitivity=None)
+    assert judged.threshold is not None
+    assert judged.metrics["threshold"] == {
+        "value": pytest.approx(0.3),
+        "interval": (pytest.approx(0.2), pytest.approx(0.4)),
+        "chosen_by": "the best balanced accuracy on validation",
+    }
+    assert judged.metrics["test"]["decisions"]["0.5"]["accuracy"]["value"] == 0.5
+    assert judged.metrics["test"]["decisions"]["chosen"]["accuracy"]["value"] == 1.0
+    table = evaluate.predictions(dataset, {"frozen": judged})
+    assert set(table["predicted (0.5)"]) == {"class0"}
+    assert (table["predicted (chosen)"] == table["label"]).all()
+    assert "source" not in table.columns, "no patient's file names beyond the group key"
+
+    sure = np.where((labels == 1) ^ (np.arange(len(labels)) % 3 == 0), 0.99, 0.01)  # and wrong in one of three
+    cooled = evaluate.judge(dataset, np.stack([1 - sure, sure], axis=1), calibrate=True, sensitivity=None)
+    told = cooled.metrics["calibration"]
+    assert told["temperature"] == pytest.approx(cooled.temperature, abs=1e-6)
+    assert cooled.metrics["val"]["brier"]["value"] < told["val_before"]["brier"]["value"]

@@ -1,0 +1,1 @@
+"""Predicted probabilities in, figures with intervals, thresholds and comparisons of runs out."""

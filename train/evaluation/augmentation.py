@@ -1,0 +1,126 @@
+"""Whether a network can tell augmented images from originals, and whether a trained model lets that decide.
+
+Where one class is augmented more than another, being augmented hints at the class. Images are compared within their
+class only, so that what tells the classes apart plays no part.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from train.dataset import Dataset
+from train.evaluation.intervals import bootstrap, interval
+from train.evaluation.metrics import Ranked, decisions
+from train.features.activations import Activations, Floats, Share, probabilities
+
+MOST = 500  # images of either kind and of a class that are compared: more would hardly narrow the intervals
+_LEAST = 20  # images of either kind, without which nothing is said
+_FOLDS = 5
+
+
+def measure(
+    dataset: Dataset,
+    activations: Activations,
+    phase: str,
+    tail: keras.Model,
+    head: keras.layers.Dense,
+    threshold: float | None,
+) -> dict[str, Any] | None:
+    """Compare the augmented images of each class with its originals; None if no class has both kinds.
+
+    Validation images are compared if each class has both kinds there, and else training images, which the model has
+    learnt.
+
+    Args:
+        dataset: the set.
+        activations: of its images.
+        phase: the last one that was trained: `frozen` or `fine-tuned`.
+        tail: the last layers of the backbone, as they are saved.
+        head: the dense head, as it is saved.
+        threshold: with two classes, the one that was chosen.
+
+    Returns:
+        `split`, and by class in `classes`: the numbers of `originals` and `augmented` images and of their `patients`;
+        `probe`, the AUROC with which logistic regression on the frozen backbone's pooled output tells augmented images
+        from originals of other patients; `score`, the AUROC of the model's predicted probability (of the positive class;
+        of several classes, of the image's own) for telling them, above 0.5 where augmented images get the higher one;
+        and the mean predicted probability and the share of right decisions of either kind. AUROCs are {value, low,
+        high}, or None with a `reason`.
+    """
+    split, share = _compared(dataset, activations)
+    if split is None:
+        return None
+    rows = dataset.of(split).reset_index(drop=True)
+    chosen = _sample(rows)
+    rows, share = rows.iloc[chosen], share._replace(rows=share.rows[chosen])
+    predicted = probabilities(share, phase, tail, head)
+    (pooled,) = share.features.pooled.take(share.rows)
+    labels = dataset.labels(rows)
+    right = next(reversed(decisions(predicted, threshold).values())) == labels
+    scores = predicted[:, 1] if len(dataset.classes) == 2 else predicted[np.arange(len(labels)), labels]
+    augmented, groups = (rows["variant"] > 0).to_numpy(), rows["group"].to_numpy().astype(str)
+    found = {}
+    for index, label in enumerate(dataset.classes):
+        of = labels == index
+        found[label] = _of_class(augmented[of], groups[of], pooled[of], scores[of], right[of])
+    return {"split": split, "classes": found}
+
+
+def _compared(dataset: Dataset, activations: Activations) -> tuple[str | None, Share]:
+    """The split whose images are compared, and these."""
+    for split, share in (("val", activations.val), ("train", activations.train)):
+        kinds = dataset.of(split).groupby("label")["variant"].agg(lambda variants: (variants > 0).nunique())
+        in_all = len(kinds) == len(dataset.classes) and (kinds == 2).all()
+        if in_all or (split == "train" and (kinds == 2).any()):
+            return split, share
+    return None, activations.train
+
+
+def _sample(rows: pd.DataFrame) -> NDArray[np.int64]:
+    """The places of up to MOST originals and augmented images of each class, picked by checksum."""
+    picked = rows.assign(augmented=rows["variant"] > 0).sort_values("sha256", kind="stable")
+    rank = picked.groupby(["label", "augmented"]).cumcount().sort_index()
+    return np.flatnonzero(rank < MOST)
+
+
+def _of_class(
+    augmented: NDArray[np.bool_], groups: NDArray[Any], pooled: Floats, scores: Floats, right: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """What `measure` says of a class."""
+    kinds = {"original": ~augmented, "augmented": augmented}
+    counts = {name: int(kind.sum()) for name, kind in kinds.items()}
+    found: dict[str, Any] = {
+        "originals": counts["original"],
+        "augmented": counts["augmented"],
+        "patients": len(set(groups)),
+    }
+    of_either = {name: len(set(groups[kind])) for name, kind in kinds.items()}
+    if min(counts.values()) < _LEAST or min(of_either.values()) < _FOLDS:
+        few = min(counts, key=lambda name: counts[name])
+        reason = f"{counts[few]} {few} images of {of_either[few]} patients are too few"
+        undefined = {"value": None, "low": None, "high": None, "reason": reason}
+        return found | {"probe": undefined, "score": undefined}
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    folds = StratifiedGroupKFold(_FOLDS)
+    told = cross_val_predict(probe, pooled, augmented, groups=groups, cv=folds, method="decision_function")
+    found |= {"probe": _auroc(augmented, told, groups), "score": _auroc(augmented, scores, groups)}
+    found["probability"] = {name: round(float(scores[kind].mean()), 6) for name, kind in kinds.items()}
+    found["right"] = {name: round(float(right[kind].mean()), 6) for name, kind in kinds.items()}
+    return found
+
+
+def _auroc(augmented: NDArray[np.bool_], scores: Floats, groups: NDArray[Any]) -> dict[str, float]:
+    """With its 95 % interval by resampling the patients."""
+    names, patients = np.unique(groups, return_inverse=True)
+    ranking = Ranked(augmented, scores)
+    value = float(ranking.areas(np.ones(len(scores)))[0])
+    drawn = bootstrap(lambda weights: {"auroc": ranking.areas(weights)[0]}, patients)["auroc"]
+    low, high = interval(value, drawn, len(names))
+    return {name: round(float(number), 6) for name, number in (("value", value), ("low", low), ("high", high))}

@@ -1,0 +1,180 @@
+"""Two runs, or two phases of one, on the same test images: is there a difference that chance doesn't explain?"""
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from train.evaluation.intervals import bootstrap, interval
+from train.evaluation.metrics import Floats, Labels, ranked
+from train.evaluation.results import Finished, OutcomeError
+from train.evaluation.significance import auroc_influence, clustered, holm, mcnemar, permutation
+
+LEVEL = 0.05  # of all tests together, and what each interval leaves out
+COLUMNS = ("first", "second", "figure", "difference", "low", "high", "p", "p_holm", "p_mcnemar", "words")
+# What the p of a table are, for people.
+TESTS = (
+    "p: accuracies by exact permutation of the patients, AUROCs by Obuchowski's test; p (Holm): corrected for all "
+    "comparisons, and what the words go by. McNemar's test takes the images for independent."
+)
+
+
+class Judgement(NamedTuple):
+    """The predictions of one phase of one run for the test images, all in one order."""
+
+    name: str
+    images: pd.DataFrame  # source_sha256, label, group
+    classes: tuple[str, ...]
+    probabilities: Floats  # (images, classes)
+    right: dict[str, NDArray[np.bool_]]  # by operating point
+
+
+def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> pd.DataFrame:
+    """Differences on test, second less first: between all pairs of runs in each phase, and between a run's phases.
+
+    Columns: first, second, figure, difference, low, high (its 95 % interval, paired, over patients), p (for accuracies
+    by exact permutation of the patients, for AUROCs by Obuchowski's test for clustered data), p_holm (corrected for
+    all comparisons), p_mcnemar (McNemar's exact test, which takes the images for independent), reason (why something is
+    not defined) and words (what may be said). `progress` is called with (pairs done, pairs).
+
+    Raises:
+        OutcomeError: runs on other test images than the first one's.
+    """
+    judged = [list(_judgements(run, tuple(runs[0].settings["classes"])).items()) for run in runs]
+    for phases in judged:
+        _expect_same_images(judged[0][0][1], phases[0][1])
+    pairs = [(one, two) for phases in judged for (_, one), (_, two) in combinations(phases, 2)]
+    for first, second in combinations(judged, 2):
+        of_second = dict(second)
+        pairs += [(one, of_second[phase]) for phase, one in first if phase in of_second]
+    rows: list[dict[str, Any]] = []
+    for done, pair in enumerate(pairs, 1):
+        rows += compared(*pair)
+        progress(done, len(pairs))
+    found = pd.DataFrame(rows, columns=[*COLUMNS, "reason"])
+    found["p_holm"] = holm(found["p"].to_numpy(float))
+    found["words"] = [_words(row) for row in found.itertuples(index=False)]
+    return found
+
+
+def as_text(found: pd.DataFrame) -> pd.DataFrame:
+    """The same for people: numbers as text, the interval in brackets."""
+    table = found[["first", "second", "figure"]].copy()
+    table["difference"] = [_difference(row) for row in found.itertuples(index=False)]
+    for column, name in (("p", "p"), ("p_holm", "p (Holm)"), ("p_mcnemar", "McNemar p")):
+        table[name] = ["" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in found[column]]
+    table["what may be said"] = found["words"]
+    return table
+
+
+def _difference(row: Any) -> str:
+    if np.isnan(row.difference):
+        return "not defined"
+    return f"{row.difference:+.3f}" + ("" if np.isnan(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
+
+
+def _judgements(run: Finished, order: tuple[str, ...]) -> dict[str, Judgement]:
+    """The phases' predictions, by phase; the classes in the given order, if they are the same ones."""
+    of_test = run.predictions[run.predictions["split"] == "test"]
+    found = {}
+    for phase in run.metrics:
+        rows = of_test[of_test["phase"] == phase].sort_values(["source_sha256", "label"], ignore_index=True)
+        if rows.empty:
+            raise OutcomeError(f"{run.name}: its set has no test images, so there is nothing to compare on")
+        own = tuple(run.settings["classes"])
+        classes = order if sorted(order) == sorted(own) else own  # another run may take another one for positive
+        points = [name for name in rows.columns if name.startswith("predicted (")]
+        found[phase] = Judgement(
+            f"{run.name} {phase}",
+            rows[["source_sha256", "label", "group"]],
+            classes,
+            rows[[f"p({label})" for label in classes]].to_numpy(float),
+            {point[11:-1]: (rows[point] == rows["label"]).to_numpy() for point in points},
+        )
+    return found
+
+
+def _expect_same_images(first: Judgement, other: Judgement) -> None:
+    if first.classes != other.classes:
+        raise OutcomeError(
+            f"{first.name} is of the classes {', '.join(first.classes)}, {other.name} of {', '.join(other.classes)}; "
+            "compare runs of the same classes"
+        )
+    columns = ["source_sha256", "label"]
+    if not first.images[columns].equals(other.images[columns]):
+        of_first, of_other = (set(map(tuple, each.images[columns].to_numpy())) for each in (first, other))
+        raise OutcomeError(
+            f"{first.name} and {other.name} are on different test images ({len(of_first - of_other)} only in the "
+            f"first, {len(of_other - of_first)} only in the second); train both on sets of one source folder"
+        )
+
+
+def compared(one: Judgement, two: Judgement) -> list[dict[str, Any]]:
+    """A row a figure, as `differences` has them, without the correction: AUROC, and accuracy at each operating point."""
+    labels = one.images["label"].map({name: index for index, name in enumerate(one.classes)}).to_numpy()
+    patients = np.unique(one.images["group"].astype(str), return_inverse=True)[1]
+    names = {point: _accuracy(point) for point in one.right}
+    gained = {point: two.right[point].astype(int) - one.right[point] for point in names}
+    rankings = [ranked(labels, each.probabilities) for each in (one, two)]
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        first, second = (np.mean([each.areas(weights)[0] for each in of_run], axis=0) for of_run in rankings)
+        total = weights.sum(axis=-1)
+        return {"AUROC": second - first} | {names[point]: weights @ each / total for point, each in gained.items()}
+
+    drawn = bootstrap(figures, patients)
+    fewest, lacking = _fewest(labels, patients, one.classes)
+    support = dict.fromkeys(drawn, int(patients.max()) + 1) | {"AUROC": fewest}
+    tests = {names[point]: (permutation(each, patients), mcnemar(each)) for point, each in gained.items()}
+    rows = []
+    for name, values in figures(np.ones((1, len(labels)))).items():
+        value = float(values[0])
+        low, high = interval(value, drawn[name], support[name], (-1.0, 1.0))
+        p, images = tests.get(name) or (_p_of_auroc(value, labels, patients, one, two, fewest), np.nan)
+        row = {"first": one.name, "second": two.name, "figure": name, "difference": value, "low": low, "high": high}
+        few = f"test holds {support[name]} patient" + (f" with an {lacking}" if name == "AUROC" else "")
+        reason = f"test holds no {lacking}" if np.isnan(value) else f"needs at least 2 patients, {few}"
+        rows.append(row | {"p": p, "p_mcnemar": images, "reason": reason if np.isnan(low) else ""})
+    return rows
+
+
+def _accuracy(point: str) -> str:
+    """The accuracy at an operating point, as the tables call it."""
+    return {"most probable": "accuracy, most probable", "chosen": "accuracy at the chosen thresholds"}.get(
+        point, f"accuracy at {point}"
+    )
+
+
+def _fewest(labels: Labels, patients: NDArray[np.intp], classes: tuple[str, ...]) -> tuple[int, str]:
+    """How many patients have images of the kind that fewest have, and what that kind is."""
+    kinds = [(labels == index, f"image of {name}") for index, name in enumerate(classes)]
+    if len(classes) > 2:
+        kinds += [(labels != index, f"image of a class other than {name}") for index, name in enumerate(classes)]
+    count, place = min((len(np.unique(patients[chosen])), place) for place, (chosen, _) in enumerate(kinds))
+    return count, kinds[place][1]
+
+
+def _p_of_auroc(
+    value: float, labels: Labels, patients: NDArray[np.intp], one: Judgement, two: Judgement, fewest: int
+) -> float:
+    if np.isnan(value):
+        return np.nan
+    indices = [1] if len(one.classes) == 2 else range(len(one.classes))
+    influences = [
+        auroc_influence(labels == index, two.probabilities[:, index])
+        - auroc_influence(labels == index, one.probabilities[:, index])
+        for index in indices
+    ]
+    return clustered(value, np.mean(influences, axis=0), patients, fewest)
+
+
+def _words(row: Any) -> str:
+    """What may be said: that one is better only where the interval and the corrected test agree."""
+    if row.reason:
+        return f"not defined: {row.reason}" if np.isnan(row.difference) else f"no interval: {row.reason}"
+    if row.low <= 0 <= row.high or not row.p_holm < LEVEL:
+        return "no evidence of a difference"
+    return "the second is better" if row.difference > 0 else "the first is better"

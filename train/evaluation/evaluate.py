@@ -1,0 +1,78 @@
+"""Probabilities of each phase -> threshold and temperature by validation, a run's metrics, and its predictions."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from train import tables
+from train.dataset import Dataset
+from train.evaluation.metrics import Floats, decisions, metrics
+from train.evaluation.thresholds import Threshold, choose_threshold, temperature, with_temperature
+
+
+class Judged(NamedTuple):
+    """The results of a phase: `probabilities` of the held-out images, shape (images, classes), after temperature scaling.
+
+    `metrics` has, of val and of test if there is one, what `metrics.metrics` gives; with two classes `threshold`
+    ({value, interval: [above, up to], chosen_by}); with calibration `calibration` ({temperature, val_before,
+    test_before}).
+    """
+
+    probabilities: Floats
+    temperature: float  # 1 without scaling
+    threshold: Threshold | None  # None with more than two classes
+    metrics: dict[str, Any]
+
+
+def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivity: float | None) -> Judged:
+    """Choose a phase's temperature and threshold on validation, and measure it on validation and test.
+
+    Args:
+        dataset: the set.
+        probabilities: (images, classes) of its held-out images.
+        calibrate: whether to scale by a temperature.
+        sensitivity: that the threshold is to give on validation; None: the best balanced accuracy.
+    """
+    # What is measured is what is written: float64, whose digits come back from predictions.csv.
+    probabilities = probabilities.astype(np.float64)
+    rows = dataset.rows[dataset.is_held_out]
+    labels, groups = dataset.labels(rows), rows["group"].to_numpy()
+    of_split = {split: (rows["split"] == split).to_numpy() for split in ("val", "test")}
+    val = of_split["val"]
+    measured: dict[str, Any] = {}
+    scale = 1.0
+    if calibrate:
+        scale = temperature(labels[val], probabilities[val])
+        measured["calibration"] = {"temperature": round(scale, 6)}
+        for split, chosen in of_split.items():
+            if chosen.any():
+                before = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, None, split)
+                measured["calibration"][f"{split}_before"] = {name: before[name] for name in ("brier", "ece")}
+        probabilities = with_temperature(probabilities, scale)
+    threshold = None
+    if len(dataset.classes) == 2:
+        threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity)
+        measured["threshold"] = threshold._asdict()
+    for split, chosen in of_split.items():
+        if chosen.any():
+            value = threshold.value if threshold else None
+            measured[split] = metrics(
+                labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split
+            )
+    return Judged(probabilities, scale, threshold, measured)
+
+
+def predictions(dataset: Dataset, judged: dict[str, Judged]) -> pd.DataFrame:
+    """Every val and test image in each phase: what it shows, what it was taken for, and each class's probability."""
+    rows = dataset.rows[dataset.is_held_out]
+    parts = []
+    for phase, of_phase in judged.items():
+        part = rows[["path", "source_sha256", "split", "label", "group"]].assign(phase=phase)
+        probabilities, threshold = of_phase.probabilities, of_phase.threshold
+        for way, predicted in decisions(probabilities, threshold.value if threshold else None).items():
+            part[f"predicted ({way})"] = [dataset.classes[index] for index in predicted]
+        for index, name in enumerate(dataset.classes):
+            part[tables.probability(name)] = probabilities[:, index]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)

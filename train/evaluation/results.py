@@ -1,0 +1,188 @@
+"""Finished runs, as their folders tell of them: read, summed up, and set beside the original study's."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+import pandas as pd
+
+from train import tables
+from train.evaluation.metrics import DECIDED, RANKED
+
+# Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
+STUDY = {"original": (71.31, 73.56), "augment1": (86.38, 86.70), "augment2": (84.78, 86.54)}
+NAMES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "brier": "Brier score",
+    "ece": "calibration error",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1",
+}
+
+
+class OutcomeError(ValueError):
+    """Runs that can't be reported on; the message names the run and the fix."""
+
+
+class Finished(NamedTuple):
+    """A finished run. `predictions` is its predictions.csv, a row an image and phase."""
+
+    name: str
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+
+    @property
+    def study(self) -> tuple[float, float] | None:
+        """The study's accuracies, if the run is on one of its sets and trained as the study did."""
+        return STUDY.get(self.settings["set"]) if self.settings.get("class_weight", "none") == "none" else None
+
+
+def are_classes(classes: object) -> TypeGuard[list[str]]:
+    """Whether something read from settings.json can be a run's classes: a list of two or more different names."""
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and len(set(classes)) == len(classes) >= 2
+    )
+
+
+def read(run: Path) -> Finished:
+    """Read a run folder.
+
+    Raises:
+        OutcomeError: it holds no finished run of this version.
+    """
+    try:
+        settings, metrics = (
+            json.loads((run / name).read_text(encoding="utf-8")) for name in ("settings.json", "metrics.json")
+        )
+        for needed in ("set", "images"):
+            settings[needed]
+        if not are_classes(settings["classes"]):
+            raise OutcomeError(
+                f"{run}: got the classes {settings['classes']!r:.80}, expected different names; run `python -m train fit` again"
+            )
+        if "positive" not in settings or any("decisions" not in measured["val"] for measured in metrics.values()):
+            raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
+        history = tables.read(run / "history.csv", tables.HISTORY)
+        predictions = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
+        found = Finished(run.as_posix(), settings, metrics, history, predictions)
+        summary(found), overview([found])  # so that a figure that is missing is known before anything is computed
+    except OutcomeError:
+        raise
+    except tables.TableError as error:
+        raise OutcomeError(f"{error}; train the run again") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+        raise OutcomeError(
+            f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
+        ) from None
+    return found
+
+
+def summary(run: Finished) -> pd.DataFrame:
+    """The figures of each phase on test, or on val if there is no test, a row a figure, with intervals."""
+    parts = []
+    for phase, told in run.metrics.items():
+        split = "test" if "test" in told else "val"
+        value = told["threshold"]["value"] if told.get("threshold") else None
+        column = figures(told[split], value, phase, split)
+        if told.get("calibration"):
+            column.loc[len(column)] = ["temperature", f"{told['calibration']['temperature']:.3f}"]
+        parts.append(column.set_index(column.columns[0]))
+    return pd.concat(parts, axis=1).reset_index()
+
+
+def figures(measured: dict[str, Any], threshold: float | None, name: str, split: str = "test") -> pd.DataFrame:
+    """What `metrics.metrics` gave as a table: a row a figure, the numbers in the column `name`."""
+    column = {NAMES[figure]: interval(measured[figure]) for figure in RANKED}
+    for point, decided in measured["decisions"].items():
+        at = {"chosen": "chosen threshold", "0.5": "at 0.5"}.get(point, point)
+        column |= {f"{NAMES[figure]}, {at}": interval(decided[figure]) for figure in DECIDED}
+    if threshold is not None:
+        column["chosen threshold"] = f"{threshold:.3f}"
+    for label, of_class in measured.get("per_class", {}).items():
+        column |= {f"{label}: {NAMES[figure]}": interval(value) for figure, value in of_class.items()}
+    head = f"{split} of {measured['images']:,} images, {measured['patients']:,} patients"
+    if measured.get("positive") is not None:
+        head += f"; positive: {measured['positive']}"
+    return pd.DataFrame({head: list(column), name: list(column.values())})
+
+
+def overview(runs: list[Finished]) -> pd.DataFrame:
+    """Test accuracy and AUROC of each run with intervals, in both phases, beside the study's accuracy in %."""
+    rows = []
+    for run in runs:
+        row: dict[str, Any] = {"run": run.name} | run.settings["images"]
+        row["positive"] = run.settings.get("positive") or "one of several"
+        for phase in ("frozen", "fine-tuned"):
+            measured = run.metrics.get(phase, {}).get("test")
+            first = next(iter(measured["decisions"].values())) if measured else None
+            missing = "no test images" if phase in run.metrics else f"not {phase}"
+            row[f"accuracy {phase}"] = interval(first["accuracy"]) if first else missing
+            row[f"AUROC {phase}"] = interval(measured["auroc"]) if measured else missing
+        row["the study's accuracy"] = f"{run.study[0]:.2f} -> {run.study[1]:.2f}" if run.study else "-"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def interval(figure: dict[str, Any]) -> str:
+    """`0.838 [0.801, 0.871]`, or why the figure or its interval is not defined."""
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    reason = figure.get("reason", "")
+    if value is None:
+        return f"not defined: {reason}"
+    return f"{value:.3f} ({reason})" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
+    """Whether augmented images differ from originals of their class to a run's model: in sentences, and a row a class.
+
+    Both are empty where the set has no class with both kinds.
+    """
+    measured = list(run.metrics.values())[-1].get("augmentation")
+    if not measured:
+        return [], pd.DataFrame()
+    rows, differing = [], []
+    for label, of_class in measured["classes"].items():
+        score = of_class["score"]
+        if score["low"] is not None and not score["low"] <= 0.5 <= score["high"]:
+            differing.append(f"{'a higher' if score['value'] > 0.5 else 'a lower'} one for {label}")
+        row = {
+            f"{measured['split']} images of": label,
+            "originals + augmented": f"{of_class['originals']:,} + {of_class['augmented']:,}",
+            "AUROC of telling them apart: network": interval(of_class["probe"]),
+            "the model's probability": interval(score),
+        }
+        for name, heading in (("probability", "mean probability"), ("right", "predicted right")):
+            values = of_class.get(name)
+            shown = f"{values['original']:.3f}, {values['augmented']:.3f}" if values else "-"
+            row[f"{heading}: originals, augmented"] = shown
+        rows.append(row)
+    of_what = f"of {run.settings['positive']}" if run.settings["positive"] is not None else "of its own class"
+    said = [
+        (
+            "Images are compared within their class, so 0.5 means that augmented images and originals look alike. The first "
+            "AUROC says whether a network can see which images were augmented (logistic regression on the frozen backbone's "
+            "output, on patients that it wasn't fitted to). The second says whether this model lets it count: above 0.5, "
+            f"augmented images get a higher probability {of_what}, below 0.5 a lower one."
+        )
+    ]
+    if differing:
+        said.append(
+            f"This model's probability {of_what} depends on augmentation: augmented images get {' and '.join(differing)}. "
+            "Test images are originals, so it may misjudge them by that much. `augmented_share: even` in the recipe keeps "
+            "augmentation from telling the class."
+        )
+    elif any(of_class["score"]["value"] is not None for of_class in measured["classes"].values()):
+        said.append(f"There is no sign that this model's probability {of_what} depends on augmentation.")
+    if measured["split"] == "train":
+        said.append(
+            "The validation images are not augmented, so training images were compared, which the model has learnt."
+        )
+    return said, pd.DataFrame(rows)

@@ -1,0 +1,266 @@
+"""The frozen part's outputs, computed once and kept: for both phases, for every run, and for every set.
+
+The images of a set don't change between epochs, so neither does what the frozen layers make of them. What is
+kept goes by each image's checksum: the test images and the sources as they are cost one pass for all recipes.
+"""
+
+import hashlib
+import json
+import mmap
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from train.dataset import Dataset, DatasetError, images
+from train.features.backbone import Cut, preprocess
+from train.features.engine import Engine, Forward, compiled
+from train.features.store import FORMAT, Store, locked, taken, versions
+
+BATCH = 32  # images a pass, always: another number could change the last bits
+_SPARE = 10**9  # bytes of the disk that are left free
+
+Progress = Callable[[int, int], None]
+
+
+class FeaturesError(ValueError):
+    """The activations can't be kept; the message names the place and the fix."""
+
+
+class Kept(NamedTuple):
+    """Memory-mapped activations; `at` has the row of each image of the set, in the order of its manifest."""
+
+    arrays: list[NDArray[Any]]
+    at: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Those of some images of the set, each of shape (rows, ...)."""
+        rows_of_each = tuple(array[self.at[rows]] for array in self.arrays)
+        for array in self.arrays:
+            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # Windows has none
+                # Else the whole file comes to count as this process's memory. It stays in the system's cache.
+                array.base.madvise(mmap.MADV_DONTNEED)
+        return rows_of_each
+
+
+class Computed(NamedTuple):
+    """Activations that there is no room for all of: where `kept.at` is -1, they are computed whenever asked for."""
+
+    kept: Kept
+    dataset: Dataset
+    forward: Forward
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Those of some images of the set, each of shape (rows, ...), rounded as the kept ones are."""
+        lacking = self.kept.at[rows] < 0
+        arrays = [np.empty((len(rows), *array.shape[1:]), array.dtype) for array in self.kept.arrays]
+        for array, values in zip(arrays, self.kept.take(rows[~lacking]), strict=True):
+            array[~lacking] = values
+        start, places = 0, np.flatnonzero(lacking)
+        for outputs in _outputs(self.dataset, rows[lacking], self.forward) if len(places) else ():
+            batch = places[start : start + BATCH]
+            for array, values in zip(arrays, outputs, strict=False):  # the last output, the pooled one, is left out
+                array[batch] = values
+            start += BATCH
+        return tuple(arrays)
+
+    @property
+    def lacking(self) -> int:
+        """How many images of the set have to be computed."""
+        return int((self.kept.at < 0).sum())
+
+
+class Features(NamedTuple):
+    """A set's activations, made by `engine`; `computed` of its `different` images were not in the store.
+
+    `pooled` is the backbone's output averaged over its pixels, as long as nothing is fine-tuned; `crossing` the
+    tensors that cross the cut, if they are wanted.
+    """
+
+    pooled: Kept
+    crossing: Kept | Computed | None
+    engine: Engine
+    computed: int
+    different: int  # identical files count once
+
+
+def features(
+    dataset: Dataset,
+    part: Cut,
+    weights: str,
+    cache: Path,
+    engine: Engine,
+    progress: Progress,
+    *,
+    with_tail: bool = True,
+    limit: int | None = None,
+    checking: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Features:
+    """Take up the activations that are kept of a set's images, and compute and keep the others.
+
+    Those that are kept are checked first; what isn't as it was written is computed again. All come from one network
+    with the same outputs, and all are rounded as they are kept: the same numbers whatever was kept before, and
+    whether or not there is room.
+
+    Args:
+        dataset: the set.
+        part: the backbone, cut.
+        weights: the digest of its weights.
+        cache: the folder that activations are kept in.
+        engine: what runs the frozen part.
+        progress: called with (images done, images to do).
+        with_tail: whether the tensors that cross the cut are wanted too.
+        limit: bytes that `cache` may grow to.
+        checking: called with (kept images checked, kept images to check).
+        say: called with a line for people: what it waits for, and what was damaged.
+
+    Raises:
+        FeaturesError: the disk has no room even for the pooled outputs.
+        DatasetError: an image is not the one in the manifest.
+    """
+    both = addresses(dataset, part, weights, cache, engine)
+    stores = tuple(both)[0 if with_tail else 1 :]
+    checksums = dataset.rows["sha256"].tolist()
+    first = {checksum: row for row, checksum in reversed(list(enumerate(checksums)))}
+    with locked(cache, lambda: say(f"Another run is computing activations in {cache}; waiting for its end ...")):
+        lacking = []
+        for store in stores:
+            store.create(both[store])
+            damaged = store.damaged(first, checking)
+            if damaged:
+                say(f"{store.folder}: damaged, so computed again: the activations of {len(damaged):,} images")
+            lacking.append((first.keys() - store.index().keys()) | damaged)
+        if len(lacking[-1]) * stores[-1].row_bytes > shutil.disk_usage(cache).free:
+            raise FeaturesError(f"{cache}: no room for the activations; make some, or give --cache on another disk")
+        lack = list(lacking)
+        if with_tail and lacking[0]:
+            room = _room(cache, limit) - len(lacking[-1]) * stores[-1].row_bytes
+            lack[0] = set(sorted(lacking[0], key=first.__getitem__)[: max(0, room // stores[0].row_bytes)])
+        rows = np.array(sorted(first[checksum] for checksum in set().union(*lack)), np.int64)
+        without = [all_of_it - kept for all_of_it, kept in zip(lacking, lack, strict=True)]
+        run = forward(part, engine) if len(rows) or any(without) else None
+        if run and len(rows):
+            _compute(dataset, rows, stores, lack, run, progress)
+        # Opened before another process may drop anything.
+        *crossing, pooled = (_kept(store, checksums, gone) for store, gone in zip(stores, without, strict=True))
+    of_tail: Kept | Computed | None = crossing[0] if crossing else None
+    if crossing and run and without[0]:
+        of_tail = Computed(crossing[0], dataset, run)
+    return Features(pooled, of_tail, engine, len(rows), len(first))
+
+
+def _kept(store: Store, checksums: list[str], without: set[str]) -> Kept:
+    """The activations of a set's images; `without` those that are not there, or damaged."""
+    index = store.index()
+    rows = [-1 if checksum in without else index[checksum] for checksum in checksums]
+    return Kept(store.read(), np.array(rows, np.int64))
+
+
+def addresses(dataset: Dataset, part: Cut, weights: str, cache: Path, engine: Engine) -> dict[Store, dict[str, Any]]:
+    """The store of the tensors that cross the cut, and that of the pooled output, each with its description.
+
+    The cut is in both addresses. In bfloat16 the pooled output depends on the network's other outputs, too: they
+    decide which layers an engine computes in one, and what is rounded in between.
+    """
+    about = {"format": FORMAT, "versions": versions(engine.name), "weights": weights, "size": list(dataset.size)}
+    about |= {**engine._asdict(), "cut": list(part.names)}
+    found = {}
+    for names, shapes, dtype in (
+        (part.names, tuple(tuple(x.shape[1:]) for x in part.tail.inputs), engine.dtype),
+        (("pooled",), ((part.tail.outputs[0].shape[-1],),), np.dtype(np.float32)),
+    ):
+        described = {**about, "layers": list(names)}
+        name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+        found[Store(cache / name, shapes, dtype)] = described
+    return found
+
+
+def forward(part: Cut, engine: Engine) -> Forward:
+    """From raw images to the tensors that cross the cut, and then the pooled output."""
+    pixels = keras.Input(part.frozen.input.shape[1:])
+    frozen = part.frozen(preprocess(pixels), training=False)
+    crossing = list(frozen) if isinstance(frozen, (list, tuple)) else [frozen]
+    pooled = keras.layers.GlobalAveragePooling2D()(part.tail(crossing, training=False))
+    return compiled(keras.Model(pixels, [*crossing, pooled]), engine, BATCH)
+
+
+def _compute(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    stores: tuple[Store, ...],
+    lack: list[set[str]],
+    forward: Forward,
+    progress: Progress,
+) -> None:
+    """Run the frozen part over some images, and add each batch's activations to the stores that lack them."""
+    checksums = dataset.rows["sha256"].to_numpy()
+    done, writing = 0, None
+    with ThreadPoolExecutor(1) as writer:  # a batch goes to the disk while the next one is computed
+        for outputs in _outputs(dataset, rows, forward):
+            batch = checksums[rows[done : done + len(outputs[0])]]
+            if writing:
+                writing.result()
+                progress(done, len(rows))
+            writing = writer.submit(_append, stores, lack, batch, outputs)
+            done += len(batch)
+        if writing:
+            writing.result()
+            progress(done, len(rows))
+
+
+def _append(
+    stores: tuple[Store, ...], lack: list[set[str]], batch: NDArray[Any], outputs: list[NDArray[np.float32]]
+) -> None:
+    """Add a batch's activations, by checksum, to each store that lacks them; the last store has the last output."""
+    arrays_of_each = (outputs[:-1], outputs[-1:])[-len(stores) :]
+    for store, lacking, arrays in zip(stores, lack, arrays_of_each, strict=True):
+        chosen = [at for at, checksum in enumerate(batch) if checksum in lacking]
+        if not chosen:
+            continue
+        try:
+            store.append(
+                batch[chosen].tolist(), [array if len(chosen) == len(batch) else array[chosen] for array in arrays]
+            )
+        except OSError as error:
+            raise FeaturesError(
+                f"{store.folder}: {error.strerror}; make room and run it again (it goes on from here), or give "
+                "--cache on another disk"
+            ) from None
+
+
+def _outputs(dataset: Dataset, rows: NDArray[np.int64], forward: Forward) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield what the frozen part makes of some images, a batch at a time; the last is filled up and cut again."""
+    chosen = dataset.rows.iloc[rows]
+    paths, expected = dataset.paths(chosen), chosen["sha256"].tolist()
+    read = iter(images(paths, dataset.size, BATCH))
+    for start in range(0, len(rows), BATCH):
+        for path, sha256 in zip(paths[start : start + BATCH], expected[start : start + BATCH], strict=True):
+            _expect(path, sha256)
+        batch = next(read)  # after that: what can't be decoded is told by its name, and not by TensorFlow
+        count = len(batch)
+        pixels = batch.numpy()
+        if count < BATCH:
+            pixels = np.concatenate([pixels, np.zeros((BATCH - count, *pixels.shape[1:]), np.float32)])
+        yield [values[:count] for values in forward(pixels)]
+
+
+def _expect(path: Path, sha256: str) -> None:
+    """Raise DatasetError unless a file is there and is the one with this checksum."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}; build the set again (it renders only what is gone)") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
+
+
+def _room(cache: Path, limit: int | None) -> int:
+    """Bytes that `cache` may grow by."""
+    free = shutil.disk_usage(cache).free - _SPARE
+    return free if limit is None else min(free, limit - taken(cache))

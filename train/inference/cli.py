@@ -1,0 +1,203 @@
+"""The commands that use what was trained: predict, evaluate, export, cache."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from common.console import as_json, at_root, one_line_errors, progress, quiet, say, tell
+from train.console import import_tensorflow, silence, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST = 40  # rows that are printed
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.command()
+@_RUN
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_OR_FOLDER...")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this CSV file.")
+@click.option("--cam", type=click.Path(path_type=Path), help="Draw into this folder where each prediction comes from.")
+@quiet
+def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | None, **_: bool) -> None:
+    """Predict images with the model of RUN: class, and the probability of each class.
+
+    Takes every kind of image that `augment` takes, whatever its name; folders are searched at any depth. With two
+    classes, the second is predicted from the run's threshold on. --cam draws Grad-CAM's evidence for the predicted
+    class. Images that RUN has learnt from are marked: what it says of them is too good. What can't be read has a row
+    with the error; the exit code is 1 only if nothing could be read.
+
+    \b
+    Example:
+      python -m train predict runs/augment1 some/xray.png
+      python -m train predict runs/augment1 some/folder --out predictions.csv --cam cams
+    """
+    with one_line_errors():
+        import_tensorflow()
+        from train.fitting import leaks
+        from train.inference import predict as stage
+        from train.inference import predictor as runs
+
+        if out:
+            stage.check_out(out)
+        trained = runs.load(run)
+        record = leaks.read(run)
+        found = stage.listed(images)
+        draw = None
+        if cam:
+            from train.inference.cam import drawer
+
+            draw = drawer(trained, cam)
+        with progress("predicting", "images") as show:
+            rows = stage.predict(trained, found, show, draw, record)
+        if out:
+            stage.write(out, rows)
+    if not out:
+        _print_rows(rows)
+    counts = ", ".join(f"{(rows['predicted'] == name).sum():,} {name}" for name in trained.classes)
+    rule = "the most probable class"
+    if trained.threshold is not None:
+        rule = f"{trained.classes[1]} from {trained.threshold:g} on, the positive class"
+    say(f"{len(rows):,} files: {counts} ({rule})")
+    failed = int((rows["error"] != "").sum())
+    if failed:
+        say(f"{failed:,} could not be read; the column error says why")
+    if record is None:
+        say(
+            "Not checked: whether the run learnt from these images; the version that trained it kept no record of that."
+        )
+    elif seen := int((rows["trained_on"].fillna("") != "").sum()):
+        say(f"{seen:,} of them the run has learnt from, so what it says of these is too good (column trained_on)")
+    say("Not for use on patients: this is no medical device.")
+    for what, place in (("Table", out), ("Grad-CAM", cam)):
+        if place:
+            say(f"{what}: {place}")
+    if failed == len(rows):
+        sys.exit(1)
+
+
+def _print_rows(rows: "pd.DataFrame") -> None:
+    """The first predictions, with empty columns left out."""
+    first = rows.head(_MOST).astype(object)
+    shown = first.map(lambda value: f"{value:.4f}" if isinstance(value, float) else value).where(first.notna(), "")
+    say(table(shown.loc[:, (shown != "").any()].astype(str)))
+    if len(rows) > _MOST:
+        say(f"... and {len(rows) - _MOST:,} more; --out has them all")
+
+
+@click.command()
+@_RUN
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--on-leak",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="What to do if the run has learnt from some of the test images, or from others of the same patients.",
+)
+@click.option(
+    "--other-patients",
+    is_flag=True,
+    help="Patients of the same name as the run's are others: of another hospital, say.",
+)
+@at_root
+@as_json
+def evaluate(run: Path, manifest: Path, root: Path, on_leak: str, *, other_patients: bool, **_: bool) -> None:
+    """Measure RUN on the test images of another set's MANIFEST, at the run's own threshold.
+
+    Images that the run has learnt from are refused: known by their source, their file, their pixels, or their patient.
+    Patients are compared by name if the two sets have an image in common or are of one source folder.
+
+    \b
+    Example:
+      python -m train evaluate runs/augment1 manifests/other.csv
+    """
+    with one_line_errors():
+        import_tensorflow()
+        from train.evaluation import results
+        from train.inference import external_validation
+        from train.inference import predictor as runs
+
+        trained = runs.load(run)
+        with progress("evaluating", "images") as show:
+            measured = external_validation.measure(
+                trained, manifest, root, show, drop_leaks=on_leak == "drop", other_patients=other_patients
+            )
+    tell(measured.metrics | {"leak_check": measured.check._asdict()})
+    say(table(results.figures(measured.metrics, trained.threshold, f"{run} on {manifest}")))
+    if measured.check.left_out:
+        say(f"Left out, since the run has learnt from them or from their patients: {measured.check.left_out:,} images")
+    for note in measured.check.notes:
+        say(note)
+
+
+@click.command()
+@_RUN
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["saved_model", "onnx", "tflite", "openvino"]),
+    help="All but saved_model need the packages of requirements-FORMAT.txt.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Where the model goes.  [default: in RUN]")
+@at_root
+@quiet
+def export(run: Path, kind: str, out: Path | None, root: Path, **_: bool) -> None:
+    """Export the model of RUN for other programs, preprocessing inside: it takes float32 RGB images, 0 to 255.
+
+    What was written is run and compared with the original, on the run's test images if they are at hand, before it
+    gets its name. One that answers otherwise is refused.
+
+    \b
+    Example:
+      python -m train export runs/augment1 --format onnx
+    """
+    with one_line_errors():
+        import_tensorflow()
+        from train.inference import export as stage
+        from train.inference import predictor as runs
+
+        trained = runs.load(run)
+        with silence():  # of what converters tell of themselves
+            exported = stage.export(trained, kind, out, root)
+    width, height = trained.size
+    outputs = f"p({trained.classes[1]})" if trained.threshold is not None else f"p of {', '.join(trained.classes)}"
+    say(f"Takes float32 (images, {height}, {width}, 3), RGB, 0 to 255; gives {outputs}")
+    say(f"Largest difference of a probability from the original's: {exported.difference:.1e}, on {exported.compared}")
+    say(f"Exported: {exported.path}")
+
+
+@click.command()
+@at_root
+@click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Where activations are kept.  [default: data/activations in the root]",
+)
+@click.option("--prune", is_flag=True, help="Drop what no manifest in the root's folder manifests needs.")
+def cache(root: Path, folder: Path | None, prune: bool) -> None:
+    """List the kept activations, by set and size; with --prune, drop those of images that no manifest has.
+
+    \b
+    Example:
+      python -m train cache
+      python -m train cache --prune
+    """
+    with one_line_errors():
+        from train.features import cache as stage
+
+        folder = folder or root / "data" / "activations"
+        manifests = root / "manifests"
+        if prune:
+            pruned = stage.prune(folder, manifests)
+            say(f"Dropped {pruned.images:,} images' activations, {pruned.bytes / 1e9:.2f} GB")
+        rows = stage.listed(folder, stage.needed(manifests))
+    if rows.empty:
+        say(f"No activations are kept in {folder}")
+    else:
+        say(table(rows.astype(str)))

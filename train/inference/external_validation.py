@@ -1,0 +1,158 @@
+"""A run measured on another set's test images: external validation."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from manifests import contract
+from train import dataset as datasets
+from train.dataset import Dataset
+from train.evaluation.metrics import metrics
+from train.fitting import leaks
+from train.inference.predictor import Trained
+
+_BATCH = 32
+
+
+class ExternalError(ValueError):
+    """The set can't be used to measure this run; the message names what is wrong and the fix."""
+
+
+class Check(NamedTuple):
+    """How the test images were compared with what the run has learnt from.
+
+    `by` are the kinds of comparison that could be made; `left_out` how many images were found and dropped; `notes` say
+    what could not be compared, and why.
+    """
+
+    by: tuple[str, ...]
+    left_out: int
+    notes: tuple[str, ...]
+
+
+class Measured(NamedTuple):
+    """A run's figures on the test images, and how these were compared with what it has learnt from."""
+
+    metrics: dict[str, Any]
+    check: Check
+
+
+def measure(
+    trained: Trained,
+    manifest: Path,
+    root: Path,
+    progress: Callable[[int, int], None],
+    *,
+    drop_leaks: bool = False,
+    other_patients: bool = False,
+) -> Measured:
+    """Run a trained model on the test images of a manifest, at the threshold that was chosen on its own validation.
+
+    Args:
+        trained: the run.
+        manifest: of the set.
+        root: what its paths are relative to.
+        progress: called with (images done, images in all).
+        drop_leaks: leave out images that the run has learnt from, rather than refuse the set.
+        other_patients: a patient of this set is another than the run's patient of the same name.
+
+    Raises:
+        ContractError: a manifest breaks the contract.
+        DatasetError: an image is missing.
+        LeakError: the record of what the run has learnt from is damaged.
+        ExternalError: no test images, other classes or sizes, or images that the run has learnt from.
+    """
+    rows = contract.read(manifest)
+    test = rows[rows["split"] == "test"].reset_index(drop=True)
+    if test.empty:
+        raise ExternalError(f"{manifest}: has no test images; build the set with test above 0")
+    if strange := sorted(set(test["label"]) - set(trained.classes)):
+        raise ExternalError(f"{manifest}: has the class {strange[0]}, the run knows {', '.join(trained.classes)}")
+    sizes = sorted(set(zip(test["width"].tolist(), test["height"].tolist(), strict=True)))
+    if sizes != [trained.size]:
+        raise ExternalError(f"{manifest}: images of {sizes[0]}, the run takes {trained.size}; build it with that size")
+    dataset = Dataset(test, contract.read_card(manifest), trained.classes, trained.size, root, "")
+    datasets.expect_files(dataset, manifest)
+    unseen, check = _unseen(trained, rows, dataset, manifest, drop_leaks=drop_leaks, other_patients=other_patients)
+    parts = []
+    for batch in datasets.images(dataset.paths(unseen), trained.size, _BATCH):
+        parts.append(trained.probabilities(batch.numpy()))
+        progress(sum(map(len, parts)), len(unseen))
+    groups, labels = unseen["group"].to_numpy(), dataset.labels(unseen)
+    probabilities = np.concatenate(parts).astype(np.float64)
+    return Measured(metrics(labels, probabilities, groups, trained.classes, trained.threshold), check)
+
+
+def _unseen(
+    trained: Trained, rows: pd.DataFrame, dataset: Dataset, manifest: Path, *, drop_leaks: bool, other_patients: bool
+) -> tuple[pd.DataFrame, Check]:
+    """The test images that the run has not learnt from, as far as that can be said."""
+    test = dataset.rows
+    record, notes = _record(trained, dataset.root)
+    if record is None:
+        return test, Check((), 0, tuple(notes))
+    by_patient = not other_patients and _same_patients(trained, record, rows, dataset.card)
+    alike = test.loc[leaks.called_alike(record, test), "group"].nunique()
+    if alike and not by_patient and not other_patients:
+        notes.append(
+            f"{alike:,} of its patients are called as patients that the run learnt from. They are taken for others, "
+            "since the two sets have no image in common and their sources lie in different folders."
+        )
+    found = leaks.find(record, test, dataset.paths(test), by_patient=by_patient)
+    same = found != ""
+    if same.any() and not drop_leaks:
+        kinds = ", ".join(
+            f"{reason}: {(found == reason).sum():,}" for reason in leaks.REASONS if (found == reason).any()
+        )
+        only_patients = (found[same] == "the same patient").all()
+        fix = "--on-leak drop leaves them out" + (
+            ", --other-patients says that these are others of the same name" if only_patients else ""
+        )
+        raise ExternalError(
+            f"{manifest}: {same.sum():,} of its {len(test):,} test images ({test.loc[same, 'path'].iloc[0]}, ...) are "
+            f"among those that the run learnt from, or show the same patients ({kinds}); its figures would be too good. {fix}"
+        )
+    if same.all():
+        raise ExternalError(
+            f"{manifest}: the run has learnt from all of its {len(test):,} test images; give another set"
+        )
+    by = ["source", "file", *(["pixels"] if len(record.pictured) else []), *(["patient"] if by_patient else [])]
+    return test[~same].reset_index(drop=True), Check(tuple(by), int(same.sum()), tuple(notes))
+
+
+def _record(trained: Trained, root: Path) -> tuple[leaks.Record | None, list[str]]:
+    """What the run has learnt from, and what is not known of that."""
+    record = leaks.read(trained.run)
+    if record is not None:
+        return record, []
+    # A run of an older version: its set's manifest says it, as long as it is the one that the run was trained on.
+    named = Path(str(trained.settings.get("manifest", "")))
+    older = "the run was made by a version that kept no record of its images"
+    for manifest in (named, root / named):
+        try:
+            is_own = hashlib.sha256(manifest.read_bytes()).hexdigest() == trained.settings.get("manifest_sha256")
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            continue
+        if is_own:
+            own = Dataset(contract.read(manifest), {}, trained.classes, trained.size, root, "")
+            return leaks.Record.of(leaks.learnt(own, None)), [f"Not checked by pixels: {older}."]
+    note = (
+        f"Not checked: whether the run learnt from these images; {older}, and its set's manifest ({named}) is gone or "
+        "another by now. Train the run again to have it checked."
+    )
+    return None, [note]
+
+
+def _same_patients(trained: Trained, record: leaks.Record, rows: pd.DataFrame, card: dict[str, Any]) -> bool:
+    """Whether a patient's name means the same patient in both sets: unless they are known to be of different sources.
+
+    Names such as `002` are given in every hospital, so that by themselves they say nothing.
+    """
+    if rows["source_sha256"].isin(record.rows["source_sha256"]).any():
+        return True
+    own, other = trained.settings.get("source"), card.get("source")
+    return not own or not other or own == other

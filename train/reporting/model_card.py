@@ -1,0 +1,221 @@
+"""The model card of a run: what it was trained on and how, what it is meant for, and what its numbers are worth."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from train.evaluation.results import Finished
+
+USE = (
+    "Meant for studying how balancing, augmenting and fine-tuning act on a classifier of such images, and for teaching.",
+    "Not meant for diagnosis, screening or triage, nor for images of another kind, place or device than the tested ones.",
+)
+NO_DEVICE = "This is no medical device. Nothing here may be used on patients."
+_INTERVALS = (
+    "The intervals say what other patients of the same kind would change, and not what another seed of training or "
+    "another place would."
+)
+_EVIDENCE = (
+    "Grad-CAM is coarse, and shows where the evidence for an answer is, not whether it is a good reason. Evidence "
+    "outside the body, at a letter or an edge, is a warning."
+)
+_KERMANY = re.compile(r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)")
+_SYNTHETIC = "Synthetic chest phantoms drawn by Evenset"
+
+
+class Card(NamedTuple):
+    """`facts` are terms with what there is to say of each, `counts` the header and rows of the table of the data."""
+
+    facts: list[tuple[str, list[str]]]
+    counts: list[list[str]]
+    limits: list[str]
+
+
+def of(run: Finished, rows: pd.DataFrame | None, set_card: dict[str, Any]) -> Card:
+    """The card of a run.
+
+    Args:
+        run: the run.
+        rows: of its set's manifest, if that is there.
+        set_card: the set's card, or nothing.
+    """
+    return Card(_facts(run, set_card), _counts(run, rows), limits(run, rows))
+
+
+def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    told = run.settings
+    last = list(run.metrics.values())[-1]
+    data = [f"The set {told['set']}", str(told.get("notice") or ""), _recipe(set_card)]
+    return [
+        (
+            "Model",
+            [f"{told.get('backbone', '?')} with one new dense layer, for the classes {', '.join(told['classes'])}"],
+        ),
+        ("First weights", [_weights(told)]),
+        ("Data", [line for line in data if line]),
+        ("Training", _training(run)),
+        ("Decision", [_decision(told["classes"], last)]),
+        ("Calibration", [_calibration(last)]),
+        ("Computed by", [_versions(told)]),
+    ]
+
+
+def _training(run: Finished) -> list[str]:
+    told = {"epochs": "?", "fine_tune_epochs": "?", "fine_tune_layers": "?", "batch_size": "?"} | run.settings
+    rates = told.get("learning_rate", "?"), told.get("fine_tune_learning_rate", "?")
+    done = run.history["phase"].value_counts()
+    lines = [f"Backbone frozen: {done.get('frozen', 0)} of at most {told['epochs']} epochs, learning rate {rates[0]}"]
+    if "fine-tuned" in run.metrics:
+        epochs = f"{done.get('fine-tuned', 0)} of at most {told['fine_tune_epochs']} epochs"
+        lines.append(f"Its last {told['fine_tune_layers']} layers trained too: {epochs}, learning rate {rates[1]}")
+    else:
+        lines.append("No fine-tuning")
+    whom = "class" if told.get("class_weight") == "balanced" else "image"
+    return [
+        *lines,
+        f"Adam, batches of {told['batch_size']}; each {whom} weighs the same in the loss",
+        "A phase stops when the validation loss no longer falls, and keeps the weights of its best epoch",
+    ]
+
+
+def _counts(run: Finished, rows: pd.DataFrame | None) -> list[list[str]]:
+    """Images, sources and patients of each split and class; without the manifest, what the run tells by itself."""
+    if rows is None:
+        measured = list(run.metrics.values())[-1]
+        return [["split", "images", "patients"]] + [
+            [split, f"{count:,}", f"{measured[split]['patients']:,}" if split in measured else "not recorded"]
+            for split, count in run.settings["images"].items()
+        ]
+    found = [["split", "class", "images", "augmented", "sources", "patients"]]
+    for split in ("train", "val", "test"):
+        for label in run.settings["classes"]:
+            part = rows[(rows["split"] == split) & (rows["label"] == label)]
+            if len(part):
+                of_part = (
+                    len(part),
+                    int((part["variant"] > 0).sum()),
+                    part["source"].nunique(),
+                    part["group"].nunique(),
+                )
+                found.append([split, label, *(f"{count:,}" for count in of_part)])
+    return found
+
+
+def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
+    """What the numbers of a run are worth, said of its very data."""
+    last = list(run.metrics.values())[-1]
+    split = "test" if "test" in last else "val"
+    measured, validation = last[split], run.settings["images"]["val"]
+    point = 100 / measured["images"]
+    found = [f"One image of {measured['images']:,} is {point:.2f} points of accuracy.", _INTERVALS]
+    if split == "val":
+        found.append(
+            f"The set has no test images. These numbers are of the validation images, by which {_by_validation(run)}, so "
+            "they flatter the model."
+        )
+    if measured["patients"] == measured["images"]:
+        found.append(
+            "Each image counts as a patient of its own. If that is not so, the intervals are too narrow, and images of "
+            "one patient may be in several splits: give the recipe a pattern for your files' names."
+        )
+    if validation < 100:
+        found.append(f"With {validation} validation images, {_by_validation(run)} by little more than chance.")
+    augmented = 0 if rows is None else int(((rows["split"] == "val") & (rows["variant"] > 0)).sum())
+    if augmented:
+        found.append(
+            f"{augmented:,} of the {validation:,} validation images are augmented, so {_by_validation(run)} by images that "
+            "differ from the test images as the train images do."
+        )
+    return [*found, _of_the_data(run), _of_the_weights(run), _EVIDENCE]
+
+
+def _by_validation(run: Finished) -> str:
+    """What the validation images decided in a run."""
+    last = list(run.metrics.values())[-1]
+    done = ["training was stopped"]
+    done += ["the threshold was chosen"] if last.get("threshold") else []
+    done += ["the temperature was fitted"] if last.get("calibration") else []
+    return " and ".join([", ".join(done[:-1]), done[-1]] if len(done) > 1 else done)
+
+
+def _of_the_data(run: Finished) -> str:
+    groups = run.predictions["group"].astype(str) if "group" in run.predictions else pd.Series(dtype=str)
+    if str(run.settings.get("notice") or "").startswith(_SYNTHETIC):
+        return "The images are phantoms drawn by a program. What is trained on them shows that the machinery works, no more."
+    if len(groups) and groups.str.fullmatch(_KERMANY).mean() > 0.99:
+        return (
+            "By their names these are Kermany's X-rays: children of one to five years from one hospital in Guangzhou. The "
+            "test images differ from the train images in more than chance. A number here is about this data set and not "
+            "about pneumonia."
+        )
+    return (
+        "All images come from one folder. Where, by which device and of whom they were made, and by whom they were "
+        "labelled, is not known here; a model may go by such traces in place of what the classes mean. A number here is "
+        "about this data set and not about the world."
+    )
+
+
+def _of_the_weights(run: Finished) -> str:
+    weights = run.settings.get("weights")
+    if weights == "random":
+        return "The backbone began with random weights and has learnt next to nothing: expect no more than chance."
+    if weights != "imagenet" and run.study:
+        return "The backbone's weights are not those of the original study, so its numbers are no measure of this run."
+    return "Other weights to begin with, another seed or other versions of the packages give other numbers."
+
+
+def _weights(told: dict[str, Any]) -> str:
+    weights = str(told.get("weights", "?"))
+    digest = str(told.get("weights_digest", ""))[:12]
+    return f"{PurePosixPath(weights).name}{f' (SHA-256 {digest}...)' if digest else ''}"
+
+
+def _recipe(set_card: dict[str, Any]) -> str:
+    """How the set was made, as far as its card, which anyone may have edited, tells."""
+    recipe = set_card.get("recipe")
+    if not isinstance(recipe, dict):
+        return ""
+    size, transforms, target = recipe.get("size"), recipe.get("transforms"), recipe.get("per_class")
+    listed = transforms if isinstance(transforms, list) else []
+    names = [str(name) for each in listed if isinstance(each, dict) for name in each]
+    told = [f"augmented by {', '.join(names)}" if names else "not augmented"]
+    if isinstance(target, int):
+        told.insert(0, f"filled to {target:,} images a class")
+    if isinstance(size, list) and len(size) == 2:
+        told.append(f"{size[0]} x {size[1]} pixels")
+    return f"Patients split first, none in two splits; {', '.join(told)}"
+
+
+def _decision(classes: list[str], last: dict[str, Any]) -> str:
+    chosen = last.get("threshold")
+    if len(classes) > 2:
+        return "The most probable class is predicted"
+    if not chosen:
+        return f"{classes[1]}, the positive class, is predicted from a probability of 0.5 on"
+    return (
+        f"{classes[1]}, the positive class, is predicted from a probability of {chosen['value']:.3f} on, which gave "
+        f"{chosen['chosen_by']}; so does every threshold above {chosen['interval'][0]:.3f} and up to "
+        f"{chosen['interval'][1]:.3f}"
+    )
+
+
+def _calibration(last: dict[str, Any]) -> str:
+    scaled = last.get("calibration")
+    if not scaled:
+        return "The probabilities are as the model gives them"
+    split = "test" if "test_before" in scaled else "val"
+    before = scaled[f"{split}_before"]
+    return (
+        f"The probabilities are scaled by a temperature of {scaled['temperature']:.3f}, fitted on validation. Before it, "
+        f"on {split}, the Brier score was {before['brier']['value']:.3f} and the calibration error "
+        f"{before['ece']['value']:.3f}"
+    )
+
+
+def _versions(told: dict[str, Any]) -> str:
+    versions = told.get("versions")
+    parts = [f"{name} {version}" for name, version in versions.items()] if isinstance(versions, dict) else []
+    engine = f"frozen layers by {told['engine']} in {told.get('precision', '?')}" if told.get("engine") else ""
+    return ", ".join(filter(None, [*parts, engine, f"seed {told.get('seed', '?')}"]))
