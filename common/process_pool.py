@@ -211,7 +211,7 @@ class _ForkServer:
 
     def __init__(self, modules: Sequence[str]) -> None:
         self._control, theirs = socket.socketpair()
-        program = f"import sys; sys.path[:] = {sys.path!r}\nfrom manifests.worker import serve\n"
+        program = f"import sys; sys.path[:] = {sys.path!r}\nfrom common.worker import serve\n"
         program += f"serve({theirs.fileno()}, {list(modules)!r})"
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603  # our own program

@@ -121,7 +121,7 @@ def test_a_build_loads_no_more_than_it_needs(folder: Path, environment) -> None:
     code = (
         "import sys; from augment.cli import main\n"
         "main(['build', '--recipe', 'set.yaml', '--source', 'source', '--workers', '1'], standalone_mode=False)\n"
-        "import augment.render, augment.affine\n"
+        "import augment.rendering.render, augment.rendering.affine\n"
         "assert 'cv2' in sys.modules and not {'tensorflow', 'keras', 'albumentations'} & sys.modules.keys()"
     )
     script = folder / "script.py"

@@ -232,7 +232,7 @@ def test_left_by_an_exception_it_kills_what_runs(tasks, tmp_path: Path) -> None:
 MAIN = """
 import sys
 import tasks_of_pool
-from manifests.pool import ProcessPool
+from common.process_pool import ProcessPool
 
 with ProcessPool(2, ["numpy", "tasks_of_pool"]) as pool:
     print("made", flush=True)
@@ -276,8 +276,8 @@ def test_the_end_of_the_main_process_is_the_end_of_all(tmp_path: Path, environme
 
 DIES = """
 import os, click
-from manifests.pool import ProcessPool
-from manifests.terminal import one_line_errors
+from common.process_pool import ProcessPool
+from common.console import one_line_errors
 
 @click.command()
 def main():

@@ -21,8 +21,8 @@ from augment.recipe import Recipe, RecipeError
 from augment.rendering.affine import warp
 from augment.rendering.render import pipeline, render, run
 from augment.rendering.tasks import Job, Outcome, Style, Variant
+from common.images import MAX_PIXELS
 from common.images.pixels import UnreadableImage, decode, resize
-from manifests import MAX_PIXELS
 
 AFFINE = {"KerasAffine": {"rotation_range": 20, "width_shift_range": 0.1, "height_shift_range": 0.1, "zoom_range": 0.2}}
 FLIPS = [{"HorizontalFlip": {"p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}]

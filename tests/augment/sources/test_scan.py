@@ -226,7 +226,7 @@ def test_a_file_that_may_not_be_read_is_rejected(kermany: Path) -> None:
     """An image without read permission is rejected with the system's reason; the rest is read."""
     locked = kermany / "train" / "NORMAL" / "IM-0001-0001.jpeg"
     locked.chmod(0)
-    code = f"from augment.scan import *; print(scan(Path({str(kermany)!r}), 'x', 2).rejected == {[REFUSED]})"
+    code = f"from augment.sources.scan import *; print(scan(Path({str(kermany)!r}), 'x', 2).rejected == {[REFUSED]})"
     told = subprocess.run([*_unprivileged(), sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert told.stdout == "True\n", told
 

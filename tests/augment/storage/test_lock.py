@@ -16,7 +16,7 @@ RECIPE = "per_class: 20\nsize: [32, 24]\ntransforms: [{KerasAffine: {rotation_ra
 IMAGES, MANIFEST = "data/augmented/set", "manifests/set.csv"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "1")
 # Enters the lock of the places it is given, says so, and waits until its input ends.
-HOLD = "import pathlib, sys; from augment.lock import held\nwith held(*map(pathlib.Path, sys.argv[1:])): print('held', flush=True); sys.stdin.read()"
+HOLD = "import pathlib, sys; from augment.storage.lock import held\nwith held(*map(pathlib.Path, sys.argv[1:])): print('held', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from PIL import Image
 DECODES = """
 import os, resource, sys
 from pathlib import Path
-from manifests.memory import is_lack
-from manifests.pixels import UnreadableImage, decode_to
+from common.images.memory import is_lack
+from common.images.pixels import UnreadableImage, decode_to
 
 data = Path(sys.argv[1]).read_bytes()
 size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024

@@ -179,7 +179,7 @@ def test_images_too_small_for_the_network_are_refused() -> None:
 def test_a_failing_download_names_the_ways_out(tmp_path: Path) -> None:
     """Where ImageNet's weights can't be downloaded, one line says so and names a file and random as ways out."""
     code = (
-        "from train import model\n"
+        "from train.features import backbone as model\n"
         "try:\n    model.load_backbone('resnet50v2', 'imagenet', (64, 64), 0)\n"
         "except model.ModelError as error:\n    print(error)\n"
     )
@@ -212,7 +212,7 @@ def test_an_interrupted_download_leaves_no_weights_behind(tmp_path: Path) -> Non
     """What came of ImageNet's weights is not taken for them by the next run."""
     code = (
         "from keras.src.applications import resnet\n"
-        "from train import model\n"
+        "from train.features import backbone as model\n"
         "resnet.BASE_WEIGHTS_PATH = sys.argv[1]\n"
         "try:\n    model.load_backbone('resnet50v2', 'imagenet', (64, 64), 0)\n"
         "except model.ModelError as error:\n    print(error)\n"

@@ -225,7 +225,8 @@ def test_without_room_for_the_tail_it_is_computed_when_it_is_asked_for(
 
 FILL = """
 import sys; from pathlib import Path
-from train import dataset as datasets, engine, features, model
+from train import dataset as datasets
+from train.features import backbone as model, engine, extract as features
 dataset = datasets.read(Path(sys.argv[1]), Path(sys.argv[2]))
 part = model.cut(model.load_backbone("resnet50v2", "random", (64, 64), seed=0), 5)
 told = lambda done, total: print(done, flush=True)

@@ -239,7 +239,7 @@ def test_activations_of_other_versions_are_stale() -> None:
 
 HOLD = """
 import sys; from pathlib import Path
-from train.store import locked
+from train.features.store import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True); sys.stdin.readline()
     (Path(sys.argv[1]) / "ended").touch()

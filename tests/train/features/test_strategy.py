@@ -15,7 +15,7 @@ import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv.pop(1)))
-from train import model
+from train.features import backbone as model
 from train.cli import main
 print("replicas", model.strategy().num_replicas_in_sync)
 main()
