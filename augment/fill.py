@@ -13,9 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from augment.recipe import EVEN, Recipe
+from common.errors import UserError
 
 
-class FillError(ValueError):
+class FillError(UserError):
     """A class can't be brought to its target; the message says why and what to do, but not where."""
 
 

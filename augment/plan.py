@@ -16,12 +16,13 @@ import pandas as pd
 from augment.fill import FillError, fill, originals
 from augment.recipe import Recipe
 from augment.sources.layout import Rejected
+from common.errors import UserError
 from manifests.contract import SPLITS
 
 _UNSAFE = re.compile(r'[<>:"/|?*%]')  # no file system or URL minds the rest; control characters never get here
 
 
-class PlanError(ValueError):
+class PlanError(UserError):
     """The sources can't make the set that the recipe asks for; the message names the class and the fix."""
 
 

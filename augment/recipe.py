@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from common.errors import UserError
 from common.images import MAX_PIXELS
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -23,7 +24,7 @@ EVEN = "even"  # augmented_share: as much in each class as the one with fewest s
 _NAME = re.compile(r"[\w][\w.-]*")
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError):
     """A recipe can't be used; the message names the recipe, the value and the fix."""
 
 

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from common.errors import UserError
+
 COUNTS = {
     "train/NORMAL": 30, "train/PNEUMONIA": 90,
     "val/NORMAL": 8, "val/PNEUMONIA": 8,
@@ -32,6 +34,10 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class SampleError(UserError, FileExistsError):
+    """The sample's folder is there already."""
+
+
 class Anatomy:
     """A patient's proportions, the same in each of their images."""
 
@@ -62,10 +68,10 @@ def draw(folder: Path, seed: int = 0) -> int:
     The same seed gives the same bytes. Returns the number of images.
 
     Raises:
-        FileExistsError: `folder` exists; it is left as it is.
+        SampleError: `folder` exists; it is left as it is.
     """
     if folder.exists() or folder.is_symlink():
-        raise FileExistsError(f"{folder} already exists; delete it or name another folder for the sample")
+        raise SampleError(f"{folder} already exists; delete it or name another folder for the sample")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         drawn = Path(temporary) / folder.name

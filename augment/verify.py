@@ -18,12 +18,13 @@ from augment.storage import image_folder
 from augment.storage.image_folder import JOURNAL
 from augment.storage.lock import held
 from augment.storage.place import Place
+from common.errors import UserError
 from manifests import contract
 
 Progress = Callable[[int, int], None]
 
 
-class VerifyError(ValueError):
+class VerifyError(UserError):
     """A set can't be verified or repaired; the message names what stands in the way and the fix."""
 
 

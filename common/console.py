@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from common.errors import UserError
+
 # `say`, `tell` and `progress` read these from the command's context, so a command need not hand them on.
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value in place of text, for scripts.")
@@ -71,11 +73,7 @@ def one_line_errors(resume: str = "") -> Iterator[None]:
 
         if isinstance(error, BrokenExecutor):
             raise Refused(f"{error}. {resume}") from None
-        if (  # every stage's own errors are ValueErrors
-            not isinstance(error, (ValueError, FileExistsError))
-            or type(error).__module__.partition(".")[0] not in ("augment", "train", "manifests", "builtins")
-            or type(error) is ValueError
-        ):
+        if not isinstance(error, UserError):
             raise  # nobody's message to a user: a bug
         raise Refused(str(error)) from None
 

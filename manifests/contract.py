@@ -16,6 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from common.errors import UserError
+
 COLUMNS = (
     "path", "label", "split", "source", "group", "variant", "seed", "transform",
     "width", "height", "source_sha256", "sha256",
@@ -26,7 +28,7 @@ _DIGESTS = ("source_sha256", "sha256")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class ContractError(ValueError):
+class ContractError(UserError):
     """A manifest or its card breaks the contract; the message names file, line, column and the fix."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from manifests import contract
 from manifests.balance import unevenness
 from train import positive as positives
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """The manifest's images can't be trained on; the message names what is wrong and the fix."""
 
 

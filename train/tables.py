@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.errors import UserError
 from manifests.contract import write_atomically
 
 _Kinds = Mapping[str, type]  # column -> str, int or float
@@ -21,7 +22,7 @@ HISTORY: _Kinds = {
 _PREDICTED: _Kinds = {"path": str, "source_sha256": str, "split": str, "label": str, "group": str, "phase": str}
 
 
-class TableError(ValueError):
+class TableError(UserError):
     """A table can't be read; the message names file, line, column, what was found and what was expected."""
 
 

@@ -19,6 +19,7 @@ from augment.build import one_line_faults
 from augment.gallery import summary
 from augment.gallery.ssim import Extremes, extremes, pairs, share, ssim_of_all
 from common import html
+from common.errors import UserError
 from common.images.pixels import UnreadableImage, header
 from manifests import contract
 from manifests.balance import unevenness
@@ -28,7 +29,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _STRIP = 6  # variants at either end of a class's strip
 
 
-class GalleryError(ValueError):
+class GalleryError(UserError):
     """The page can't be made; the message names what stands in the way and the fix."""
 
 

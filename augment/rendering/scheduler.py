@@ -13,6 +13,7 @@ import pandas as pd
 from augment.rendering.tasks import Job, Outcome, Style, Variant
 from augment.rendering.work import run_all
 from augment.sources.layout import Rejected
+from common.errors import UserError
 from common.images import memory
 from common.process_pool import WorkerDied
 
@@ -25,7 +26,7 @@ _KILLED = 3  # times that a single item is handed over whose worker is killed, p
 _DEATHS = 40  # of workers with no result between them, before it is the machine rather than the files
 
 
-class DispatchError(ValueError):
+class DispatchError(UserError):
     """Workers die, or have too little memory; the message names the file and the fix."""
 
 

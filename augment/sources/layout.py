@@ -12,6 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import UserError
+
 # The notice that a source folder carries (licence, citation, "synthetic"): the card hands it on.
 NOTICE = "NOTICE"
 BESIDE = "beside the folders train, val and test"
@@ -29,7 +31,7 @@ _MASK_FOLDERS = re.compile(r"masks?|segmentations?|annotations?|labels?", re.IGN
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin"})
 
 
-class ScanError(ValueError):
+class ScanError(UserError):
     """The source folder can't be used; the message names it and the fix."""
 
 

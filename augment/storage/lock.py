@@ -9,8 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from common.errors import UserError
 
-class LockError(ValueError):
+
+class LockError(UserError):
     """Another process is at work on the set, and is named, or it can't be locked at all."""
 
 

@@ -15,12 +15,13 @@ from augment.sources.scan import digest, digest_all
 from augment.storage import image_folder
 from augment.storage.image_folder import JOURNAL, partial, replaced
 from augment.storage.journal import Journal, read_journal
+from common.errors import UserError
 from manifests import contract
 
 Progress = Callable[[int, int], None]
 
 
-class BuildError(ValueError):
+class BuildError(UserError):
     """The set can't be built; the message names the place and the fix."""
 
 

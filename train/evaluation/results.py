@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import pandas as pd
 
+from common.errors import UserError
 from train import tables
 from train.evaluation.metrics import DECIDED, RANKED
 
@@ -24,7 +25,7 @@ NAMES = {
 }
 
 
-class OutcomeError(ValueError):
+class OutcomeError(UserError):
     """Runs that can't be reported on; the message names the run and the fix."""
 
 

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common.errors import UserError
+
 BACKBONES = {
     "resnet50v2": keras.applications.ResNet50V2,
     "resnet101v2": keras.applications.ResNet101V2,
@@ -16,7 +18,7 @@ BACKBONES = {
 }
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """The network can't be made; the message names the weights and the ways out."""
 
 

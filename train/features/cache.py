@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from common.errors import UserError
 from manifests import contract
 from train.features.store import Store, StoreError, is_stale, locked, stored
 
@@ -13,7 +14,7 @@ STALE = "nothing: stale, of other versions"
 COLUMNS = ("size", "store", "layers", "engine", "precision", "images", "GB", "needed by")
 
 
-class CacheError(ValueError):
+class CacheError(UserError):
     """Nothing may be dropped here; the message says why."""
 
 

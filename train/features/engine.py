@@ -19,11 +19,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from common.errors import UserError
+
 ENGINES = ("auto", "tensorflow", "openvino")
 Forward = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 
 
-class EngineError(ValueError):
+class EngineError(UserError):
     """The engine can't be used; the message says how to get it."""
 
 

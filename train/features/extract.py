@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from train.dataset import Dataset, DatasetError, images
 from train.features.backbone import Cut, preprocess
 from train.features.engine import Engine, Forward, compiled
@@ -28,7 +29,7 @@ _SPARE = 10**9  # bytes of the disk that are left free
 Progress = Callable[[int, int], None]
 
 
-class FeaturesError(ValueError):
+class FeaturesError(UserError):
     """The activations can't be kept; the message names the place and the fix."""
 
 

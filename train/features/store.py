@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from manifests.contract import write_atomically
 
 FORMAT = 4  # raise when what is stored changes, or how an image is read and preprocessed
@@ -34,7 +35,7 @@ _CHUNK = 64  # rows that a thread checks at a time
 _MOST_ABOUT = 10**5  # bytes; an about.json has a few hundred
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
     """The stores can't be worked on; the message names the place and the fix."""
 
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
+from common.errors import UserError
 from train.dataset import Dataset, DatasetError, untuned
 from train.features.activations import Activations, Floats, Labels, probabilities
 from train.features.backbone import Cut, Tail, make_head, set_precision
@@ -30,7 +31,7 @@ _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")  # of an epoch
 PATIENCE = 3  # epochs without a better validation loss before a phase stops
 
 
-class FitError(ValueError):
+class FitError(UserError):
     """Training went wrong; the message names what and the fix."""
 
 

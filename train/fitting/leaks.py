@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from common.images.pixels import UnreadableImage, decode
 from train import tables
 from train.dataset import Dataset, DatasetError
@@ -37,7 +38,7 @@ _CHUNK = 512  # images between two writes of their thumbnails
 Thumbnails = NDArray[np.uint8]
 
 
-class LeakError(ValueError):
+class LeakError(UserError):
     """What a run has learnt from can't be told; the message names the file and the fix."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from common.errors import UserError
 from manifests.contract import write_atomically
 from train import tables
 from train.dataset import Dataset
@@ -26,7 +27,7 @@ from train.fitting.fit import CHECKPOINTS, Fitted, Settings
 _MACHINE = ("engine", "precision", "fine_tune_precision", "versions")  # what the machine adds to the settings
 
 
-class RunError(ValueError):
+class RunError(UserError):
     """The run folder can't be used; the message names it and the fix."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from manifests import contract
 from train.dataset import images
 from train.inference.predictor import Trained, of_each_class
@@ -29,7 +30,7 @@ Floats = NDArray[np.float32]
 _Forward = Callable[[Floats], Floats]
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """The model can't be exported; the message names the format and the fix."""
 
 

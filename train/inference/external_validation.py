@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from common.errors import UserError
 from manifests import contract
 from train import dataset as datasets
 from train.dataset import Dataset
@@ -18,7 +19,7 @@ from train.inference.predictor import Trained
 _BATCH = 32
 
 
-class ExternalError(ValueError):
+class ExternalError(UserError):
     """The set can't be used to measure this run; the message names what is wrong and the fix."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from common.images.pixels import Pixels, UnreadableImage, decode_to, read_image
 from manifests import contract
 from train import tables
@@ -25,7 +26,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\
 Draw = Callable[["Found", bytes, NDArray[np.float32], int, float], str]
 
 
-class PredictError(ValueError):
+class PredictError(UserError):
     """The predictions can't be written where they are to go; the message names the place and the fix."""
 
 

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import UserError
 from train.evaluation.results import are_classes
 from train.features.engine import Engine, Forward, compiled
 
 _LAYERS = ("image", "preprocess", None, "pool", "head")  # of model.keras; the backbone has its own name
 
 
-class TrainedError(ValueError):
+class TrainedError(UserError):
     """A folder is no finished run; the message names it and what it lacks."""
 
 

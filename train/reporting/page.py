@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from common import html
+from common.errors import UserError
 from common.images.pixels import UnreadableImage, decode
 from manifests import contract
 from train.evaluation import compare, curves, results
@@ -21,7 +22,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 LoadHeat = Callable[[Path, tuple[int, int]], tuple[error_analysis.Heat | None, str]]
 
 
-class PageError(ValueError):
+class PageError(UserError):
     """The page can't be made; the message names what stands in the way and the fix."""
 
 
