@@ -33,11 +33,11 @@ Film = NDArray[np.float32]  # shape (_HEIGHT, _WIDTH) until it is exposed
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True)
 class SampleError(UserError, FileExistsError):
     """The sample's folder is there already."""
 
 
+@dataclass(frozen=True)
 class Anatomy:
     """A patient's proportions, the same in each of their images."""
 
