@@ -68,7 +68,7 @@ def audit(
         distance: images are near-identical if their perceptual hashes (DCT of 256 bits, Zauner 2010, as imagehash
             has it) differ in no more bits than this. Of Kermany's X-rays, copies that were reduced, recompressed
             or brightened differ in up to 12, the most alike of different patients in 36.
-        max_pixels: an image that declares more is told as unreadable.
+        max_pixels: an image that declares more is reported as unreadable.
         workers: processes that decode.
         progress: called with (images done, images in all).
 
@@ -81,19 +81,19 @@ def audit(
         images = scanned.sources
         looks, unreadable = _look_at_all(source, images, max_pixels, executor, progress)
     seen = images[images["source"].isin(looks)].reset_index(drop=True)
-    told = [looks[name] for name in seen["source"]]
-    seen["pixels"] = [look.pixels for look in told]
-    near = _near_identical(seen, b"".join(look.phash for look in told), distance)
+    found = [looks[name] for name in seen["source"]]
+    seen["pixels"] = [look.pixels for look in found]
+    near = _near_identical(seen, b"".join(look.phash for look in found), distance)
     split_groups = _split_groups(seen)  # what doesn't decode is no image, and leaks nowhere
     same_bytes, same_pixels = _same(seen, "source_sha256"), _same(seen, "pixels")
     report = {
         "source": source.as_posix(),
         "images": len(seen),
         "counts": _nested_counts(seen),
-        "formats": dict(sorted(Counter(look.declared for look in told).items())),
-        "largest_samples": _largest_samples(told),
-        "width": _spread(look.width for look in told),
-        "height": _spread(look.height for look in told),
+        "formats": dict(sorted(Counter(look.declared for look in found).items())),
+        "largest_samples": _largest_samples(found),
+        "width": _spread(look.width for look in found),
+        "height": _spread(look.height for look in found),
         "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
         "groups": seen["group"].nunique(),
         "groups_in_several_splits": split_groups,

@@ -1,4 +1,4 @@
-"""A draft + what is on disk -> the finished set: renders what is missing, and nothing else."""
+"""A build plan + what is on disk -> the finished set: renders what is missing, and nothing else."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from augment.build_plan import Draft, draft, known_unreadable, suspects
+from augment.build_plan import BuildPlan, known_unreadable, make_build_plan, suspects
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.notes import Noted, notes_of, read_notes
 from augment.rendering.scheduler import outcomes, unreadable_among
@@ -41,16 +41,16 @@ def _unseen(done: int, total: int) -> None:
 
 
 class Built(NamedTuple):
-    """What a build did: the set's draft, how many images it rendered and reused, what it set aside, and what it noticed."""
+    """What a build did: the set's build plan, how many images it rendered and reused, what it set aside, and what it noticed."""
 
-    draft: Draft
+    build_plan: BuildPlan
     rendered: int
     reused: int
     set_aside: list[str]  # relative to the image folder, where they were
     noted: list[Noted]  # on sources rendered by this build
 
 
-def draft_set(
+def plan_build(
     scanned: Scan,
     recipe: Recipe,
     source: Path,
@@ -59,7 +59,7 @@ def draft_set(
     *,
     drop_leaks: bool = False,
     drop_conflicts: bool = False,
-) -> Draft:
+) -> BuildPlan:
     """Plan a set, after decoding the sources that would join patients or contradict each other if they are images.
 
     Args:
@@ -73,7 +73,7 @@ def draft_set(
         drop_conflicts: as `plan` has it.
 
     Raises:
-        PlanError: as `draft` has it.
+        PlanError: as `make_build_plan` has it.
     """
     unreadable = {entry.source: entry for entry in known}
     doubtful = suspects(scanned.sources)
@@ -81,15 +81,15 @@ def draft_set(
     found = unreadable_among(unchecked, Style.of(recipe), source, executor)
     faulty = [*found, *(unreadable[name] for name in doubtful if name in unreadable)]
     return _without_known(
-        draft(scanned, recipe, faulty, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts), unreadable
+        make_build_plan(scanned, recipe, faulty, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts), unreadable
     )
 
 
-def _without_known(drafted: Draft, unreadable: dict[str, Rejected]) -> Draft:
-    """A draft without the sources that are known to be unreadable."""
-    while faulty := [unreadable[name] for name in drafted.planned.rows["source"].unique() if name in unreadable]:
-        drafted = drafted.without(faulty)
-    return drafted
+def _without_known(build_plan: BuildPlan, unreadable: dict[str, Rejected]) -> BuildPlan:
+    """A build plan without the sources that are known to be unreadable."""
+    while faulty := [unreadable[name] for name in build_plan.planned.rows["source"].unique() if name in unreadable]:
+        build_plan = build_plan.without(faulty)
+    return build_plan
 
 
 def dry_run(
@@ -101,22 +101,22 @@ def dry_run(
     *,
     drop_leaks: bool = False,
     drop_conflicts: bool = False,
-) -> Draft:
+) -> BuildPlan:
     """What `build` would make, found by decoding every source that it would use. It raises the same.
 
     `progress` is called with (sources decoded, sources to decode).
     """
     _check_transforms(recipe, executor)
-    drafted = draft_set(scanned, recipe, source, executor, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts)
+    build_plan = plan_build(scanned, recipe, source, executor, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts)
     decoded: set[str] = set()
     while True:
-        sources = drafted.scanned.sources
-        wanted = sources[sources["source"].isin(set(drafted.planned.rows["source"]) - decoded)]
+        sources = build_plan.scanned.sources
+        wanted = sources[sources["source"].isin(set(build_plan.planned.rows["source"]) - decoded)]
         faulty = unreadable_among(wanted, Style.of(recipe), source, executor, progress)
         if not faulty:
-            return drafted
+            return build_plan
         decoded.update(wanted["source"])
-        drafted = drafted.without(faulty)
+        build_plan = build_plan.without(faulty)
 
 
 def _check_transforms(recipe: Recipe, executor: Executor) -> None:
@@ -160,7 +160,7 @@ def build(
     Raises:
         BuildError: the place is taken, an image can't be written, or a worker died.
         LockError: another process is building this set.
-        PlanError, RecipeError: as `draft` and `check` have it.
+        PlanError, RecipeError: as `make_build_plan` and `check` have it.
     """
     place.check()
     with held(place.images, place.manifest), one_line_faults(place.images):
@@ -169,14 +169,14 @@ def build(
             known, earlier = known_unreadable(scanned, recipe, card), read_notes(card)
         except (contract.ContractError, TypeError):  # no set yet, or a card that was tampered with
             known, earlier = [], set()
-        drafted = draft_set(
+        build_plan = plan_build(
             scanned, recipe, place.source, executor, known, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts
         )
-        if is_up_to_date(place, drafted, checking):
-            return Built(drafted, 0, len(drafted.planned.rows), clear(place, drafted), [])
+        if is_up_to_date(place, build_plan, checking):
+            return Built(build_plan, 0, len(build_plan.planned.rows), clear(place, build_plan), [])
         _check_transforms(recipe, executor)  # before anything is touched
         unreadable = {entry.source: entry for entry in known}
-        return _make(drafted, unreadable, earlier, place, executor, progress, checking)
+        return _make(build_plan, unreadable, earlier, place, executor, progress, checking)
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def one_line_faults(images: Path) -> Iterator[None]:
 
 
 def _make(
-    drafted: Draft,
+    build_plan: BuildPlan,
     unreadable: dict[str, Rejected],
     earlier: set[Noted],
     place: Place,
@@ -204,10 +204,10 @@ def _make(
     progress: Progress,
     checking: Progress,
 ) -> Built:
-    """Render what is missing until a draft is whole, then give the set its names."""
+    """Render what is missing until a build plan is whole, then give the set its names."""
     folder = partial(place.images)
-    moved = open_partial(place, drafted)
-    seeds = dict(zip(drafted.planned.rows["path"], drafted.planned.rows["seed"], strict=True))
+    moved = open_partial(place, build_plan)
+    seeds = dict(zip(build_plan.planned.rows["path"], build_plan.planned.rows["seed"], strict=True))
 
     def wanted(images: Iterable[Written]) -> list[Written]:
         return list({image.path: image for image in images if seeds.get(image.path) == image.seed}.values())
@@ -225,29 +225,29 @@ def _make(
                 image_folder.take_over(place.images / image.path, folder / image.path)
             journal.add(reusable, notes | earlier)
         reused, before = set(journal.finished), set(journal.notes)
-        while failed := _render(drafted, place, executor, journal, progress):
+        while failed := _render(build_plan, place, executor, journal, progress):
             # So that its class meets its target with the others.
-            drafted = _without_known(drafted.without(failed), unreadable)
-    rows = _manifest_rows(drafted.planned.rows, journal, place.relative(place.images))
-    moved += publish(place, drafted, rows, journal.notes)
-    kept = len(reused.intersection(drafted.planned.rows["path"]))
-    return Built(drafted, len(rows) - kept, kept, moved, notes_of(rows, journal.notes - before))
+            build_plan = _without_known(build_plan.without(failed), unreadable)
+    rows = _manifest_rows(build_plan.planned.rows, journal, place.relative(place.images))
+    moved += publish(place, build_plan, rows, journal.notes)
+    kept = len(reused.intersection(build_plan.planned.rows["path"]))
+    return Built(build_plan, len(rows) - kept, kept, moved, notes_of(rows, journal.notes - before))
 
 
 def _render(
-    drafted: Draft,
+    build_plan: BuildPlan,
     place: Place,
     executor: Executor,
     journal: Journal,
     progress: Progress,
 ) -> list[Rejected]:
-    """Render what the journal doesn't have of a draft; give back the sources that can't be used."""
+    """Render what the journal doesn't have of a build plan; give back the sources that can't be used."""
     failed = []
-    rows = drafted.planned.rows
+    rows = build_plan.planned.rows
     missing = rows[~rows["path"].isin(journal.finished.keys())]
     done = len(rows) - len(missing)
     progress(done, len(rows))
-    for job, outcome in outcomes(missing, Style.of(drafted.recipe), place.source, partial(place.images), executor):
+    for job, outcome in outcomes(missing, Style.of(build_plan.recipe), place.source, partial(place.images), executor):
         name = job.source.relative_to(place.source).as_posix()
         if outcome.reason:
             failed.append(Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else ""))

@@ -32,8 +32,8 @@ def versions(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-class Draft(NamedTuple):
-    """What a set is to be, as far as is known. Made by `draft`."""
+class BuildPlan(NamedTuple):
+    """What a set is to be, as far as is known. Made by `make_build_plan`."""
 
     scanned: Scan
     recipe: Recipe
@@ -42,9 +42,9 @@ class Draft(NamedTuple):
     unreadable: tuple[Rejected, ...]  # sources that could not be decoded
     planned: Plan
 
-    def without(self, unreadable: Sequence[Rejected]) -> "Draft":
-        """The draft once these, too, have turned out unreadable."""
-        return draft(
+    def without(self, unreadable: Sequence[Rejected]) -> "BuildPlan":
+        """The build plan once these, too, have turned out unreadable."""
+        return make_build_plan(
             self.scanned,
             self.recipe,
             (*self.unreadable, *unreadable),
@@ -119,14 +119,14 @@ class Draft(NamedTuple):
         }
 
 
-def draft(
+def make_build_plan(
     scanned: Scan,
     recipe: Recipe,
     unreadable: Sequence[Rejected] = (),
     *,
     drop_leaks: bool = False,
     drop_conflicts: bool = False,
-) -> Draft:
+) -> BuildPlan:
     """Plan a set without the sources that are known to be unreadable.
 
     Raises:
@@ -140,7 +140,7 @@ def draft(
             f"class {label}: no readable image ({first.source}: {first.reason}); mend them or move the folder away"
         )
     planned = plan(sources, recipe, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts)
-    return Draft(scanned, recipe, drop_leaks, drop_conflicts, tuple(unreadable), planned)
+    return BuildPlan(scanned, recipe, drop_leaks, drop_conflicts, tuple(unreadable), planned)
 
 
 def suspects(sources: pd.DataFrame) -> list[str]:

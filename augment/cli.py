@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from augment import console
-from common.console import as_json, at_root, one_line_errors, progress, quiet, say, tell
+from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
 
 # The stages are imported inside the commands: `--help` should answer in a blink.
 
@@ -104,15 +104,15 @@ def build(
                 scanned = scan(source, recipe.group, workers, show)
             if dry_run:
                 with progress("decoding", "files") as show:
-                    drafted = stage.dry_run(scanned, recipe, source, executor, show, **drop)
-                console.print_draft(drafted)
+                    build_plan = stage.dry_run(scanned, recipe, source, executor, show, **drop)
+                console.print_build_plan(build_plan)
                 say("Dry run: nothing was written.")
-                tell(console.counted(drafted))
+                print_json(console.counted(build_plan))
                 return
             place = Place(root, source, images, manifest)
             with progress("checking", "images") as checking, progress("rendering", "images") as show:
                 built = stage.build(scanned, recipe, place, executor, show, checking=checking, **drop)
-    console.print_draft(built.draft)
+    console.print_build_plan(built.build_plan)
     console.print_notes(built.noted)
     if built.rendered:
         say(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {images}")
@@ -123,7 +123,7 @@ def build(
     places = {"images": images.as_posix(), "manifest": manifest.as_posix()}
     moved = {"rendered": built.rendered, "reused": built.reused, "set_aside": built.set_aside}
     notes = [each._asdict() for each in built.noted]
-    tell({**places, **moved, **console.counted(built.draft), "notes": notes})
+    print_json({**places, **moved, **console.counted(built.build_plan), "notes": notes})
 
 
 @main.command()
@@ -166,7 +166,7 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
             console.print_set_aside(strays, stage.image_folder_of(manifest, root))
             faults = left
             console.print_faults(faults)
-    tell([fault._asdict() for fault in faults])
+    print_json([fault._asdict() for fault in faults])
     if faults:
         if not repair:
             say("Repair it: the same command with --repair")

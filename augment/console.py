@@ -10,7 +10,7 @@ from common.console import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from augment.build_plan import Draft
+    from augment.build_plan import BuildPlan
     from augment.rendering.notes import Noted
     from augment.verify import Fault
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _MOST = 8  # reasons that are printed
 
 
-def print_draft(drafted: "Draft") -> None:
+def print_build_plan(build_plan: "BuildPlan") -> None:
     """The closing table of counts, and what was rejected."""
-    table = drafted.counts.rename(columns=str.capitalize)
+    table = build_plan.counts.rename(columns=str.capitalize)
     share = (table["Augmented"] / table["Images"].clip(lower=1)).map("{:.0%}".format)
     table["Augmented"] = table["Augmented"].map("{:,}".format) + " (" + share + ")"
     say(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
-    if rejected := drafted.rejected:
+    if rejected := build_plan.rejected:
         first = rejected[0]
         say(f"Rejected {len(rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}")
         others = Counter(entry.reason for entry in rejected if entry.reason != first.reason)
@@ -33,7 +33,7 @@ def print_draft(drafted: "Draft") -> None:
             say(f"  and {count:,} such as {example}: {reason}")
         if len(others) > _MOST:
             say(f"  and for {len(others) - _MOST:,} other reasons")
-    for warning in drafted.warnings:
+    for warning in build_plan.warnings:
         say(f"Warning: {warning}.")
 
 
@@ -52,10 +52,10 @@ def print_notes(noted: "Sequence[Noted]") -> None:
         say(line)
 
 
-def counted(drafted: "Draft") -> dict[str, Any]:
+def counted(build_plan: "BuildPlan") -> dict[str, Any]:
     """What the table says, for scripts."""
-    rejected = [{"source": each.source, "reason": each.reason} for each in drafted.rejected]
-    return {"counts": drafted.counts.to_dict("records"), "rejected": rejected, "warnings": drafted.warnings}
+    rejected = [{"source": each.source, "reason": each.reason} for each in build_plan.rejected]
+    return {"counts": build_plan.counts.to_dict("records"), "rejected": rejected, "warnings": build_plan.warnings}
 
 
 def printable(path: str) -> str:
@@ -89,8 +89,8 @@ def print_audit(report: dict[str, Any]) -> None:
     _print_first("patients in several splits", groups)
     for kind in ("byte_identical", "pixel_identical", "near_identical"):
         across_first = sorted(report[kind], key=lambda found: ("splits" not in found["where"], found["where"]))
-        told = [f"{' = '.join(found['files'])} ({found['where']})" for found in across_first]
-        _print_first(f"groups of {kind.replace('_', '-')} images", told)
+        lines = [f"{' = '.join(found['files'])} ({found['where']})" for found in across_first]
+        _print_first(f"groups of {kind.replace('_', '-')} images", lines)
 
 
 def _print_first(title: str, lines: list[str], most: int = 8) -> None:

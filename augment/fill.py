@@ -1,6 +1,6 @@
 """How many images each source of a class gives, and which of them are augmented.
 
-Being augmented must not tell the class. Where one class is filled up with variants and another isn't, a network learns
+The class must not be predictable from whether an image is augmented. Where one class is filled up with variants and another isn't, a network learns
 their mark (blur of interpolation, repeated edges) as if it were the class; with `augmented_share` every class of a
 split holds the same share of variants.
 """
@@ -43,7 +43,7 @@ def originals(have: int, least: int, split: str, recipe: Recipe) -> tuple[int, i
     images = have if target is None else target
     if recipe.augmented_share is None or split not in recipe.augment:
         shown = min(have, images)
-    elif recipe.augmented_share == EVEN:  # the class with fewest sources tells how many variants there have to be
+    elif recipe.augmented_share == EVEN:  # the class with fewest sources decides how many variants are needed
         shown = have if target is None else min(least, images)
     else:
         shown = images - round(float(recipe.augmented_share) * images)

@@ -273,7 +273,7 @@ def _rows(sources: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 def _stems(sources: pd.DataFrame) -> list[str]:
     """A readable, safe file name for each source, without its ending.
 
-    It is told apart by a piece of the path's checksum where another source of the class has the same name
+    It is made unique by a piece of the path's checksum where another source of the class has the same name
     (a.png beside a.jpg, train/a.jpg beside val/a.jpg; also on file systems that fold case), or where it
     would be too long to take a suffix.
     """

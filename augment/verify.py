@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment.build import build, draft_set, one_line_faults
+from augment.build import build, one_line_faults, plan_build
 from augment.build_plan import known_unreadable, versions
 from augment.recipe import Recipe, RecipeError, resolve
 from augment.rendering.scheduler import outcomes
@@ -164,8 +164,10 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
         unreadable = known_unreadable(scanned, recipe, card)
     except TypeError as error:  # the card was tampered with
         raise VerifyError(f"the card's rejected can't be used: {error}") from None
-    drafted = draft_set(scanned, recipe, place.source, executor, unreadable, drop_leaks=leaks, drop_conflicts=conflicts)
-    if drafted.fingerprint != card.get("fingerprint"):
+    build_plan = plan_build(
+        scanned, recipe, place.source, executor, unreadable, drop_leaks=leaks, drop_conflicts=conflicts
+    )
+    if build_plan.fingerprint != card.get("fingerprint"):
         changed = "the sources have changed" if card.get("versions") == versions(recipe) else _version_change(card)
         raise VerifyError(f"{place.manifest}: can't be made again as it was: {changed}; build the set anew instead")
     build(scanned, recipe, place, executor, progress, drop_leaks=leaks, drop_conflicts=conflicts)

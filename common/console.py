@@ -12,7 +12,7 @@ import click
 
 from common.errors import UserError
 
-# `say`, `tell` and `progress` read these from the command's context, so a command need not hand them on.
+# `say`, `print_json` and `progress` read these from the command's context, so a command need not hand them on.
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value in place of text, for scripts.")
 
@@ -40,7 +40,7 @@ def say(text: str) -> None:
         click.echo(text)
 
 
-def tell(found: Any) -> None:
+def print_json(found: Any) -> None:
     """Print what a command came to as JSON, if --json asks for it."""
     if click.get_current_context().params.get("as_json"):
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -48,7 +48,7 @@ def tell(found: Any) -> None:
 
 @contextmanager
 def one_line_errors(resume: str = "") -> Iterator[None]:
-    """What the user can mend is told in one line, with exit code 2; SIGTERM ends a command as Ctrl-C does."""
+    """What the user can mend is printed in one line, with exit code 2; SIGTERM ends a command as Ctrl-C does."""
     interrupted = False
 
     def interrupt(*_: object) -> None:

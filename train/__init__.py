@@ -2,5 +2,5 @@
 
 import os
 
-# TensorFlow greets with a page of build notes on stderr unless told not to before it is imported.
+# TensorFlow prints a page of build notes on stderr unless this is set before it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

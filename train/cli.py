@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.console import as_json, at_root, one_line_errors, progress, quiet, say, tell
+from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
 from train.console import import_tensorflow, table
 from train.inference import cli
 
@@ -242,7 +242,7 @@ def _finish(
         for phase, of_all in fitted.probabilities.items()
     }
     phase, last = list(judged.items())[-1]
-    model.cool(fitted.head, last.temperature)
+    model.apply_temperature(fitted.head, last.temperature)
     threshold = last.threshold.value if last.threshold else None
     compared = augmentation.measure(dataset, kept, phase, part.tail, fitted.head, threshold)
     if compared:
@@ -250,7 +250,7 @@ def _finish(
     runs.write(unfinished, fitted, judged, dataset)
     finished = results.read(unfinished)  # from here on everybody has what is on disk
     drawn = drawer.submit(drawing.of_outcome, finished, unfinished)
-    model.whole(backbone, fitted.head).save(unfinished / "model.keras")
+    model.inference_model(backbone, fitted.head).save(unfinished / "model.keras")
     with fit_stage.python_errors():
         tensorboard.write(finished, drawn.result(), unfinished)
     return finished
@@ -259,7 +259,7 @@ def _finish(
 def _print_run(folder: Path, finished: "Finished") -> None:
     from train.evaluation import results
 
-    tell({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
+    print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
     say(table(results.summary(finished)))
     say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")
     say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")
@@ -283,7 +283,7 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
         say(table(results.overview(finished)))
         with progress("comparisons", "pairs") as show:
             found = difference.differences(finished, show)
-        tell(json.loads(found.to_json(orient="records")))
+        print_json(json.loads(found.to_json(orient="records")))
         if len(found):
             say("\nThe second less the first, on the same test images:")
             say(table(difference.as_text(found)))
@@ -325,7 +325,7 @@ def _heat(run: Path, size: tuple[int, int]) -> "tuple[Heat | None, str]":
 
     try:
         loaded = predictor.load(run)
-    except predictor.TrainedError as error:
+    except predictor.PredictorError as error:
         return None, str(error)
     if loaded.size != size:
         return None, f"model.keras takes images of {loaded.size[0]} x {loaded.size[1]}, the set has others"
@@ -336,16 +336,16 @@ for command in (cli.predict, cli.evaluate, cli.export, cli.cache):
     main.add_command(command)
 
 
-def _print_set(told: dict[str, Any], reason: str, warnings: list[str]) -> None:
-    images = ", ".join(f"{count:,} {split}" for split, count in told["images"].items())
-    say(f"{told['set']}: {images} images of {' and '.join(told['classes'])}")
-    if told["positive"] is not None:
-        say(f"Positive class: {told['positive']} ({reason}; --positive CLASS sets it)")
-    if told["notice"]:
-        say(told["notice"])
+def _print_set(description: dict[str, Any], reason: str, warnings: list[str]) -> None:
+    images = ", ".join(f"{count:,} {split}" for split, count in description["images"].items())
+    say(f"{description['set']}: {images} images of {' and '.join(description['classes'])}")
+    if description["positive"] is not None:
+        say(f"Positive class: {description['positive']} ({reason}; --positive CLASS sets it)")
+    if description["notice"]:
+        say(description["notice"])
     for warning in warnings:
         say(f"Note: {warning}")
-    if told["weights"] == "random":
+    if description["weights"] == "random":
         say("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
 
 
@@ -357,7 +357,7 @@ def _print_kept(kept: "Activations", cache: Path) -> None:
         say(
             "Losses and accuracies of the epochs are of that precision; all other figures are the saved model's, float32."
         )
-    lacking = getattr(kept.train.features.crossing, "lacking", 0)
+    lacking = getattr(kept.train.features.cut_activations, "lacking", 0)
     if lacking:
         say(f"No room to keep them all: each epoch of fine-tuning computes those of {lacking:,} images again.")
 

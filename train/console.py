@@ -1,4 +1,4 @@
-"""What these commands print alike: a table, and nothing of what TensorFlow and converters tell of themselves."""
+"""Tables on the terminal, and silence where TensorFlow and converters print notes of their own."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""A set as one HTML page for people: every source beside its variants, and the facts that tell a sane recipe.
+"""A set as one HTML page for people: every source beside its variants, and the figures that show whether a recipe is sane.
 
 The page refers to the images by relative URLs, or holds a sample of them itself. It works from the file system,
 asks for nothing but those images, and its content security policy holds it to that.
@@ -156,7 +156,7 @@ def _page(
         labels=sorted(rows["label"].unique()),
         splits=[split for split in SPLITS if (rows["split"] == split).any()],
         sides=sides,
-        told=summary.told(sides),
+        balance=summary.describe_balance(sides),
         uneven=unevenness(rows),
         widest=max(max(side.before, side.after) for side in sides),
         rejected=summary.rejected(card),
@@ -190,13 +190,13 @@ def _data(
     places = {}
     columns = ("path", "label", "split", "source", "group", "variant", "transform")
     for path, label, split, source, group, variant, transform in zip(*(rows[name] for name in columns), strict=True):
-        told = sources.setdefault(
+        entry = sources.setdefault(
             (split, source),
             {"split": split, "label": labels.index(label), "name": source, "group": group, "images": []},
         )
-        places[path] = (numbers.setdefault((split, source), len(numbers)), len(told["images"]))
+        places[path] = (numbers.setdefault((split, source), len(numbers)), len(entry["images"]))
         value = ssim.get(path)
-        told["images"].append(
+        entry["images"].append(
             [
                 variant,
                 urls[path].removeprefix(base) if urls[path] else None,

@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 from augment.rendering.scheduler import results
 from common.images.pixels import Pixels, UnreadableImage, decode
 
-MOST = 2000  # variants that are compared; of a larger set a sample, since more would tell no more of its recipe
+MOST = 2000  # variants that are compared; of a larger set a sample, since more would say no more of its recipe
 _BATCH = 32  # variants a task
 _WINDOW = 7  # pixels; the side of the window that skimage takes where the image is no smaller
 
@@ -62,7 +62,7 @@ def share(counts: "pd.Series[int]", most: int) -> int:
 def ssim_of_all(
     compared: Sequence[Pair], executor: Executor, progress: Callable[[int, int], None]
 ) -> dict[str, float | None]:
-    """The SSIM of each variant to its source, by path, in the order given; None where it can't be told.
+    """The SSIM of each variant to its source, by path, in the order given; None where it can't be computed.
 
     Args:
         compared: what to compare.
@@ -87,12 +87,12 @@ def extremes(rows: pd.DataFrame, ssim: dict[str, float | None], most: int) -> li
     for path, value in ssim.items():
         if value is not None:
             by_label.setdefault(labels[path], []).append((value, path))
-    told = []
+    found = []
     for label, values in sorted(by_label.items()):
         ranked = [path for _, path in sorted(values)]
         count = min(most, (len(ranked) + 1) // 2)
-        told.append(Extremes(label, ranked[:count], ranked[count:][::-1][:count]))
-    return told
+        found.append(Extremes(label, ranked[:count], ranked[count:][::-1][:count]))
+    return found
 
 
 def _ssim_of_batch(batch: Sequence[Pair]) -> list[tuple[str, float | None]]:

@@ -1,4 +1,4 @@
-"""What a set's manifest and card say of it, as a page for people tells it: balance, rejected sources, recipe."""
+"""What a set's manifest and card say of it, as the gallery shows it: balance, rejected sources, recipe."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def balance(rows: pd.DataFrame, card: dict[str, Any]) -> list[Side]:
     return sorted(listed, key=lambda side: (SPLITS.index(side.split), side.label))
 
 
-def told(sides: list[Side]) -> list[str]:
+def describe_balance(sides: list[Side]) -> list[str]:
     """The balance in words, a line for each split."""
     lines = []
     for split in dict.fromkeys(side.split for side in sides):

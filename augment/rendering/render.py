@@ -19,7 +19,7 @@ import numpy as np
 
 from augment.recipe import KERAS_AFFINE, RecipeError
 from augment.rendering.affine import KerasAffine, warp
-from augment.rendering.tasks import Job, Outcome, Style, Variant, Written
+from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant, Written
 from common.images import memory
 from common.images.pixels import Picture, Pixels, UnreadableImage, picture, read_image, resize
 
@@ -30,7 +30,7 @@ _CHANGED = "its bytes are no longer those that were planned with"
 cv2.setNumThreads(1)  # the pool has a worker a core already
 
 
-def run(job: Job) -> Outcome:
+def run(job: RenderTask) -> RenderResult:
     """Read, render and write one source's variants.
 
     Raises:
@@ -39,24 +39,24 @@ def run(job: Job) -> Outcome:
     try:
         data = read_image(job.source, job.style.max_pixels)
         if hashlib.sha256(data).hexdigest() != job.source_sha256:
-            return Outcome([], _CHANGED)
+            return RenderResult([], _CHANGED)
         decoded = _decode(data, job.style)
     except OSError as error:
         if memory.is_lack(error):
             raise
-        return Outcome([], f"can't be read: {error.strerror}")
+        return RenderResult([], f"can't be read: {error.strerror}")
     except UnreadableImage as error:
-        return Outcome([], str(error), unreadable=True) if _is_as_planned(job) else Outcome([], _CHANGED)
+        return RenderResult([], str(error), unreadable=True) if _is_as_planned(job) else RenderResult([], _CHANGED)
     rendered = [_render_one(decoded.pixels, variant, job.style) for variant in job.variants]
     width, height = job.style.size
     written = []
     for variant, (jpeg, transform) in zip(job.variants, rendered, strict=True):
         _write(job.images / variant.path, jpeg)
         written.append(Written(variant.path, variant.seed, transform, width, height, hashlib.sha256(jpeg).hexdigest()))
-    return Outcome(written, notes=decoded.notes, largest=decoded.largest)
+    return RenderResult(written, notes=decoded.notes, largest=decoded.largest)
 
 
-def _is_as_planned(job: Job) -> bool:
+def _is_as_planned(job: RenderTask) -> bool:
     """Whether the source is what was planned with; it may be too large to be read at once."""
     try:
         with job.source.open("rb") as file:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from augment.rendering.tasks import Job, Outcome, Style, Variant
+from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant
 from augment.rendering.work import run_all
 from augment.sources.layout import Rejected
 from common.errors import UserError
@@ -32,7 +32,7 @@ class DispatchError(UserError):
 
 def outcomes(
     rows: pd.DataFrame, style: Style, source: Path, images: Path, executor: Executor
-) -> Iterator[tuple[Job, Outcome]]:
+) -> Iterator[tuple[RenderTask, RenderResult]]:
     """Render rows of a plan, one job a source, and yield each job with its outcome as they come in.
 
     Args:
@@ -73,7 +73,7 @@ def unreadable_among(
         DispatchError: as `results` has it.
     """
     rows = zip(sources["source"], sources["source_sha256"], strict=True)
-    jobs = (Job(source / name, sha256, source, (), style) for name, sha256 in rows)  # no variants: only decoded
+    jobs = (RenderTask(source / name, sha256, source, (), style) for name, sha256 in rows)  # no variants: only decoded
     batches = iter(lambda: list(islice(jobs, _BATCH)), [])
     unreadable, done = [], 0
     for batch in results(run_all, batches, executor, lambda job: job.source, _crashed):
@@ -85,7 +85,7 @@ def unreadable_among(
     return sorted(unreadable)
 
 
-def rejection(job: Job, outcome: Outcome, source: Path) -> Rejected:
+def rejection(job: RenderTask, outcome: RenderResult, source: Path) -> Rejected:
     """A source that can't be used, with its checksum if its bytes are to blame."""
     name = job.source.relative_to(source).as_posix()
     return Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else "")
@@ -167,13 +167,13 @@ def _stopped(file: str | Path, error: BaseException) -> str:
     return f"{file}: {cause}; run the same command again to go on, with fewer --workers or on a larger machine"
 
 
-def _crashed(job: Job, reason: str) -> tuple[Job, Outcome]:
-    return job, Outcome([], reason, unreadable=True)
+def _crashed(job: RenderTask, reason: str) -> tuple[RenderTask, RenderResult]:
+    return job, RenderResult([], reason, unreadable=True)
 
 
-def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[list[Job]]:
+def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[list[RenderTask]]:
     """Jobs, one a source, in batches of about `_BATCH` images."""
-    batch: list[Job] = []
+    batch: list[RenderTask] = []
     size = 0
     for job in _jobs(rows, style, source, images):
         batch.append(job)
@@ -185,16 +185,16 @@ def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> It
         yield batch
 
 
-def _jobs(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[Job]:
+def _jobs(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[RenderTask]:
     """A job for each run of rows that have the same source, as plans and manifests list them."""
     variants: list[Variant] = []
     previous = ("", "")
     columns = ("source", "source_sha256", "path", "variant", "seed")
     for name, sha256, *variant in zip(*(rows[column].tolist() for column in columns), strict=True):
         if variants and (name, sha256) != previous:
-            yield Job(source / previous[0], previous[1], images, tuple(variants), style)
+            yield RenderTask(source / previous[0], previous[1], images, tuple(variants), style)
             variants = []
         variants.append(Variant(*variant))
         previous = (name, sha256)
     if variants:
-        yield Job(source / previous[0], previous[1], images, tuple(variants), style)
+        yield RenderTask(source / previous[0], previous[1], images, tuple(variants), style)

@@ -38,7 +38,7 @@ class Variant(NamedTuple):
     seed: int
 
 
-class Job(NamedTuple):
+class RenderTask(NamedTuple):
     """One source with all its variants that are to be rendered into the image folder."""
 
     source: Path
@@ -59,7 +59,7 @@ class Written(NamedTuple):
     sha256: str
 
 
-class Outcome(NamedTuple):
+class RenderResult(NamedTuple):
     """What came of a job: the images written, or why the source can't be used and whether its bytes are to blame."""
 
     written: list[Written]

@@ -5,7 +5,7 @@ The main process imports this module to name them, and what renders is imported 
 
 from collections.abc import Sequence
 
-from augment.rendering.tasks import Job, Outcome, Style
+from augment.rendering.tasks import RenderResult, RenderTask, Style
 
 MODULES = ("augment.rendering.work", "augment.rendering.render")  # that a worker needs
 
@@ -21,7 +21,7 @@ def check(style: Style) -> None:
     pipeline(style)
 
 
-def run_all(jobs: Sequence[Job]) -> list[tuple[Job, Outcome]]:
+def run_all(jobs: Sequence[RenderTask]) -> list[tuple[RenderTask, RenderResult]]:
     """Each job with what came of it.
 
     Raises:

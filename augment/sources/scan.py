@@ -1,6 +1,6 @@
 """Source folder -> table of source images, and the files that are none.
 
-Nothing is decoded here: a file's first bytes tell whether it is an image at all, and its bytes are hashed, since the
+Nothing is decoded here: a file's first bytes show whether it is an image at all, and its bytes are hashed, since the
 checksum is what seeds, duplicates and reuse go by. What can't be a source is rejected with a reason; nothing that was
 found is left out.
 """

@@ -1,4 +1,4 @@
-"""One build or repair of a set at a time; the second is told who holds the lock."""
+"""One build or repair of a set at a time; the error of a second one names who holds the lock."""
 
 import os
 import socket

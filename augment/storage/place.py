@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from augment.build_plan import Draft
+from augment.build_plan import BuildPlan
 from augment.rendering.notes import Noted, notes_of
 from augment.rendering.tasks import Written
 from augment.sources.scan import digest, digest_all
@@ -63,29 +63,29 @@ class Place(NamedTuple):
                 )
 
 
-def is_up_to_date(place: Place, drafted: Draft, checking: Progress) -> bool:
+def is_up_to_date(place: Place, build_plan: BuildPlan, checking: Progress) -> bool:
     """Whether this very set is there, its manifest and every image as it was written."""
     try:
         card = contract.read_card(place.manifest)
-        if (card["fingerprint"], card["manifest_sha256"]) != (drafted.fingerprint, digest(place.manifest)[0]):
+        if (card["fingerprint"], card["manifest_sha256"]) != (build_plan.fingerprint, digest(place.manifest)[0]):
             return False
         expected = recorded(place)
     except (contract.ContractError, KeyError):
         return False
-    if {image.path for image in expected} != set(drafted.planned.rows["path"]):
+    if {image.path for image in expected} != set(build_plan.planned.rows["path"]):
         return False
     return len(intact(place.images, expected, checking)) == len(expected)
 
 
-def clear(place: Place, drafted: Draft) -> list[str]:
+def clear(place: Place, build_plan: BuildPlan) -> list[str]:
     """Bring all but the images of a finished set up to date; give back what was set aside of its folder.
 
     A file that was found since and is rejected changes no image, but it is in the card from now on.
     """
     card, prefix = contract.read_card(place.manifest), place.relative(place.images)
-    if (new := {**card, **drafted.card(place.relative(place.source), prefix)}) != card:  # which keeps the notes
+    if (new := {**card, **build_plan.card(place.relative(place.source), prefix)}) != card:  # which keeps the notes
         contract.write(place.manifest, contract.read(place.manifest), new)
-    paths = set(drafted.planned.rows["path"])
+    paths = set(build_plan.planned.rows["path"])
     moved = image_folder.set_aside(place.images, place.images, image_folder.find_strays(place.images, paths))
     image_folder.make_class_folders(place.images, paths)
     (place.images / JOURNAL).unlink(missing_ok=True)  # killed at the very end, a build leaves it, and this:
@@ -116,9 +116,9 @@ def intact(folder: Path, images: list[Written], checking: Progress) -> list[Writ
     return [image for image, (sha256, _) in zip(images, digests, strict=True) if sha256 == image.sha256]
 
 
-def open_partial(place: Place, drafted: Draft) -> list[str]:
-    """Make the partial folder ready for images of the draft's making, without any of another; give what was set aside."""
-    folder, text = partial(place.images), json.dumps(drafted.making, sort_keys=True)
+def open_partial(place: Place, build_plan: BuildPlan) -> list[str]:
+    """Make the partial folder ready for images of the build plan's making, without any of another; give what was set aside."""
+    folder, text = partial(place.images), json.dumps(build_plan.making, sort_keys=True)
     moved = []
     for left in (replaced(place.images), image_folder.scratch(place.images)):
         image_folder.remove(left)
@@ -129,12 +129,12 @@ def open_partial(place: Place, drafted: Draft) -> list[str]:
     return moved
 
 
-def publish(place: Place, drafted: Draft, rows: pd.DataFrame, noted: set[Noted]) -> list[str]:
+def publish(place: Place, build_plan: BuildPlan, rows: pd.DataFrame, noted: set[Noted]) -> list[str]:
     """Give a whole set its names in place of the one that was there, and write card and manifest; give what was set aside.
 
     Killed at any moment, it leaves the old set, or all that the same build needs to come to this point again.
     """
-    images, paths = place.images, set(drafted.planned.rows["path"])
+    images, paths = place.images, set(build_plan.planned.rows["path"])
     moved = image_folder.tidy_partial(images, paths)
     image_folder.make_class_folders(partial(images), paths)
     if hasattr(os, "sync"):
@@ -148,7 +148,7 @@ def publish(place: Place, drafted: Draft, rows: pd.DataFrame, noted: set[Noted])
     os.replace(partial(images), images)
     prefix = place.relative(images)
     notes = [each._asdict() for each in notes_of(rows, noted)]
-    contract.write(place.manifest, rows, drafted.card(place.relative(place.source), prefix) | {"notes": notes})
+    contract.write(place.manifest, rows, build_plan.card(place.relative(place.source), prefix) | {"notes": notes})
     (images / JOURNAL).unlink(missing_ok=True)
     image_folder.remove(replaced(images))
     return moved

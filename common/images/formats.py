@@ -16,7 +16,16 @@ _SIGNATURES = (
     (b"II+\0", "TIFF"),  # BigTIFF
     (b"MM\0+", "TIFF"),
 )
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes in the second header, which tell a BMP from a text "BM..."
+_BMP_HEADERS = (
+    12,
+    16,
+    40,
+    52,
+    56,
+    64,
+    108,
+    124,
+)  # bytes in the second header, which distinguish a BMP from a text "BM..."
 
 
 class UnreadableImage(ValueError):  # noqa: N818  # a finding about a file more often than an error

@@ -122,7 +122,7 @@ def test_a_set_is_what_the_recipe_says(source: Path, tmp_path: Path) -> None:
         ("test", "NORMAL"): 2,
         ("test", "PNEUMONIA"): 3,
     }
-    assert (built.rendered, built.reused, built.draft.rejected) == (45, 0, [])
+    assert (built.rendered, built.reused, built.build_plan.rejected) == (45, 0, [])
     assert set(zip(rows["width"], rows["height"], strict=True)) == {(32, 24)}
     for row in rows.itertuples():
         assert row.path.startswith(f"data/augmented/set/{row.split}/{row.label}/")
@@ -168,7 +168,7 @@ def test_every_file_found_is_in_the_manifest_or_rejected(source: Path, tmp_path:
     rows = expect_whole(tmp_path)
     card = contract.read_card(place(tmp_path, source).manifest)
     rejected = {entry["source"]: entry["reason"] for entry in card["rejected"]}
-    assert len(rejected) == len(card["rejected"]) == len(built.draft.rejected)
+    assert len(rejected) == len(card["rejected"]) == len(built.build_plan.rejected)
     assert rows["source"].nunique() + len(rejected) == found
     assert not set(rows["source"]) & set(rejected)
     assert "runcated" in rejected["train/PNEUMONIA/broken.jpeg"]
@@ -195,8 +195,8 @@ def test_a_second_build_renders_nothing(source: Path, tmp_path: Path) -> None:
     before = [*listing(tmp_path / "data" / "augmented" / "set"), *listing(place(tmp_path, source).manifest)]
     second = build(tmp_path, source)
     assert (second.rendered, second.reused) == (0, 45)
-    assert second.draft.rejected == first.draft.rejected
-    assert second.draft.counts.equals(first.draft.counts)
+    assert second.build_plan.rejected == first.build_plan.rejected
+    assert second.build_plan.counts.equals(first.build_plan.counts)
     assert [*listing(tmp_path / "data" / "augmented" / "set"), *listing(place(tmp_path, source).manifest)] == before
 
 
@@ -249,17 +249,19 @@ def test_an_undecodable_file_is_made_up_for(source: Path, tmp_path: Path) -> Non
         (source / "train" / "NORMAL" / name).write_bytes(b"this is no JPEG")
     broken = build(tmp_path / "broken", source)
     expect_whole(tmp_path / "broken")
-    assert broken.draft.counts["images"].tolist() == whole.draft.counts["images"].tolist()
-    assert [entry.source for entry in broken.draft.rejected] == [f"train/NORMAL/IM-000{n}-0001.jpeg" for n in (1, 2)]
-    assert all(entry.reason.startswith("not an image of a known format") for entry in broken.draft.rejected)
+    assert broken.build_plan.counts["images"].tolist() == whole.build_plan.counts["images"].tolist()
+    assert [entry.source for entry in broken.build_plan.rejected] == [
+        f"train/NORMAL/IM-000{n}-0001.jpeg" for n in (1, 2)
+    ]
+    assert all(entry.reason.startswith("not an image of a known format") for entry in broken.build_plan.rejected)
 
 
 def test_a_file_beyond_the_limit_is_made_up_for(source: Path, tmp_path: Path) -> None:
     """A source that declares more pixels than the recipe allows is rejected by that, and its class meets the target."""
     Image.fromarray(np.zeros((60, 60), np.uint8)).save(source / "train" / "NORMAL" / "IM-0099-0001.png")
     built = build(tmp_path, source, dataclasses.replace(SMALL, max_pixels=48 * 36))
-    assert built.draft.rejected[0].source == "train/NORMAL/IM-0099-0001.png"
-    assert built.draft.rejected[0].reason == "declares 60 x 60 pixels, more than the limit of 1,728"
+    assert built.build_plan.rejected[0].source == "train/NORMAL/IM-0099-0001.png"
+    assert built.build_plan.rejected[0].reason == "declares 60 x 60 pixels, more than the limit of 1,728"
     assert (expect_whole(tmp_path)["label"] == "NORMAL").sum() == 22
 
 
@@ -271,12 +273,12 @@ def test_a_file_that_vanishes_is_made_up_for(source: Path, tmp_path: Path) -> No
     with ThreadPoolExecutor(1) as pool:
         built = stage.build(scanned, SMALL, place(tmp_path, source), pool, quiet)
     rows = expect_whole(tmp_path)
-    assert [(entry.source, entry.reason) for entry in built.draft.rejected] == [
+    assert [(entry.source, entry.reason) for entry in built.build_plan.rejected] == [
         ("train/NORMAL/IM-0001-0001.jpeg", "can't be read: No such file or directory")
     ]
     assert (rows["label"].eq("NORMAL") & rows["split"].eq("train")).sum() == 16
     victim.write_bytes(data)
-    assert build(tmp_path, source).draft.rejected == []
+    assert build(tmp_path, source).build_plan.rejected == []
     assert "train/NORMAL/IM-0001-0001.jpeg" in set(expect_whole(tmp_path)["source"])
 
 

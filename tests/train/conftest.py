@@ -152,7 +152,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     ) -> Path:
         backbone = model.load_backbone("resnet50v2", "random", size, seed=0)
         dense = model.make_head(len(classes), seed=1)
-        whole = model.whole(backbone, dense)
+        whole = model.inference_model(backbone, dense)
         head(dense)
         run = tmp_path_factory.mktemp("runs") / "run"
         run.mkdir()

@@ -1,7 +1,7 @@
-"""Whether a network can tell augmented images from originals, and whether a trained model lets that decide.
+"""Whether a network can distinguish augmented images from originals, and whether a trained model lets that decide.
 
 Where one class is augmented more than another, being augmented hints at the class. Images are compared within their
-class only, so that what tells the classes apart plays no part.
+class only, so that what distinguishes the classes plays no part.
 """
 
 from typing import Any
@@ -48,9 +48,9 @@ def measure(
 
     Returns:
         `split`, and by class in `classes`: the numbers of `originals` and `augmented` images and of their `patients`;
-        `probe`, the AUROC with which logistic regression on the frozen backbone's pooled output tells augmented images
+        `probe`, the AUROC with which logistic regression on the frozen backbone's pooled output distinguishes augmented images
         from originals of other patients; `score`, the AUROC of the model's predicted probability (of the positive class;
-        of several classes, of the image's own) for telling them, above 0.5 where augmented images get the higher one;
+        of several classes, of the image's own) for distinguishing them, above 0.5 where augmented images get the higher one;
         and the mean predicted probability and the share of right decisions of either kind. AUROCs are {value, low,
         high}, or None with a `reason`.
     """
@@ -109,8 +109,8 @@ def _of_class(
         return found | {"probe": undefined, "score": undefined}
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     folds = StratifiedGroupKFold(_FOLDS)
-    told = cross_val_predict(probe, pooled, augmented, groups=groups, cv=folds, method="decision_function")
-    found |= {"probe": _auroc(augmented, told, groups), "score": _auroc(augmented, scores, groups)}
+    scored = cross_val_predict(probe, pooled, augmented, groups=groups, cv=folds, method="decision_function")
+    found |= {"probe": _auroc(augmented, scored, groups), "score": _auroc(augmented, scores, groups)}
     found["probability"] = {name: round(float(scores[kind].mean()), 6) for name, kind in kinds.items()}
     found["right"] = {name: round(float(right[kind].mean()), 6) for name, kind in kinds.items()}
     return found

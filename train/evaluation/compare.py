@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from train.evaluation.intervals import bootstrap, interval
 from train.evaluation.metrics import Floats, Labels, ranked
-from train.evaluation.results import Finished, OutcomeError
+from train.evaluation.results import Finished, ResultsError
 from train.evaluation.significance import auroc_influence, clustered, holm, mcnemar, permutation
 
 LEVEL = 0.05  # of all tests together, and what each interval leaves out
@@ -41,7 +41,7 @@ def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> p
     not defined) and words (what may be said). `progress` is called with (pairs done, pairs).
 
     Raises:
-        OutcomeError: runs on other test images than the first one's.
+        ResultsError: runs on other test images than the first one's.
     """
     judged = [list(_judgements(run, tuple(runs[0].settings["classes"])).items()) for run in runs]
     for phases in judged:
@@ -83,7 +83,7 @@ def _judgements(run: Finished, order: tuple[str, ...]) -> dict[str, Judgement]:
     for phase in run.metrics:
         rows = of_test[of_test["phase"] == phase].sort_values(["source_sha256", "label"], ignore_index=True)
         if rows.empty:
-            raise OutcomeError(f"{run.name}: its set has no test images, so there is nothing to compare on")
+            raise ResultsError(f"{run.name}: its set has no test images, so there is nothing to compare on")
         own = tuple(run.settings["classes"])
         classes = order if sorted(order) == sorted(own) else own  # another run may take another one for positive
         points = [name for name in rows.columns if name.startswith("predicted (")]
@@ -99,14 +99,14 @@ def _judgements(run: Finished, order: tuple[str, ...]) -> dict[str, Judgement]:
 
 def _expect_same_images(first: Judgement, other: Judgement) -> None:
     if first.classes != other.classes:
-        raise OutcomeError(
+        raise ResultsError(
             f"{first.name} is of the classes {', '.join(first.classes)}, {other.name} of {', '.join(other.classes)}; "
             "compare runs of the same classes"
         )
     columns = ["source_sha256", "label"]
     if not first.images[columns].equals(other.images[columns]):
         of_first, of_other = (set(map(tuple, each.images[columns].to_numpy())) for each in (first, other))
-        raise OutcomeError(
+        raise ResultsError(
             f"{first.name} and {other.name} are on different test images ({len(of_first - of_other)} only in the "
             f"first, {len(of_other - of_first)} only in the second); train both on sets of one source folder"
         )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from train.evaluation.intervals import bootstrap, interval
 from train.evaluation.metrics import BINS, Floats, Labels, Ranked
-from train.evaluation.results import Finished, OutcomeError
+from train.evaluation.results import Finished, ResultsError
 
 RATES = np.linspace(0, 1, 51)  # of false positives, of positives found (from the second on), and thresholds
 SWEPT = ("sensitivity", "specificity", "balanced accuracy")
@@ -70,7 +70,7 @@ def scored(run: Finished, phase: str) -> Scored:
     """The phase's labels and probabilities.
 
     Raises:
-        OutcomeError: predictions.csv is not as `fit` writes it.
+        ResultsError: predictions.csv is not as `fit` writes it.
     """
     split = "test" if "test" in run.metrics[phase] else "val"
     classes = tuple(run.settings["classes"])
@@ -86,10 +86,10 @@ def scored(run: Finished, phase: str) -> Scored:
         patients = np.unique(rows["group"].astype(str), return_inverse=True)[1]
         rows = rows.assign(path=rows["path"].astype(str))
     except (KeyError, ValueError, TypeError, StopIteration) as error:
-        raise OutcomeError(f"{run.name}: predictions.csv is damaged ({error}); train the run again") from None
+        raise ResultsError(f"{run.name}: predictions.csv is damaged ({error}); train the run again") from None
     unknown = np.isnan(labels) | np.isnan(predicted)
     if not len(rows) or unknown.any() or not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise OutcomeError(
+        raise ResultsError(
             f"{run.name}: predictions.csv is damaged: expected a row for each {split} image in phase {phase}, labels "
             f"of {', '.join(classes)} and probabilities from 0 to 1; train the run again"
         )

@@ -1,4 +1,4 @@
-"""Finished runs, as their folders tell of them: read, summed up, and set beside the original study's."""
+"""Finished runs, read from their folders, summed up, and set beside the original study's."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ NAMES = {
 }
 
 
-class OutcomeError(UserError):
+class ResultsError(UserError):
     """Runs that can't be reported on; the message names the run and the fix."""
 
 
@@ -57,7 +57,7 @@ def read(run: Path) -> Finished:
     """Read a run folder.
 
     Raises:
-        OutcomeError: it holds no finished run of this version.
+        ResultsError: it holds no finished run of this version.
     """
     try:
         settings, metrics = (
@@ -66,21 +66,21 @@ def read(run: Path) -> Finished:
         for needed in ("set", "images"):
             settings[needed]
         if not are_classes(settings["classes"]):
-            raise OutcomeError(
+            raise ResultsError(
                 f"{run}: got the classes {settings['classes']!r:.80}, expected different names; run `python -m train fit` again"
             )
         if "positive" not in settings or any("decisions" not in measured["val"] for measured in metrics.values()):
-            raise OutcomeError(f"{run} was made by an older version; run `python -m train fit` again")
+            raise ResultsError(f"{run} was made by an older version; run `python -m train fit` again")
         history = tables.read(run / "history.csv", tables.HISTORY)
         predictions = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
         found = Finished(run.as_posix(), settings, metrics, history, predictions)
         summary(found), overview([found])  # so that a figure that is missing is known before anything is computed
-    except OutcomeError:
+    except ResultsError:
         raise
     except tables.TableError as error:
-        raise OutcomeError(f"{error}; train the run again") from None
+        raise ResultsError(f"{error}; train the run again") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
-        raise OutcomeError(
+        raise ResultsError(
             f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
         ) from None
     return found
@@ -89,12 +89,12 @@ def read(run: Path) -> Finished:
 def summary(run: Finished) -> pd.DataFrame:
     """The figures of each phase on test, or on val if there is no test, a row a figure, with intervals."""
     parts = []
-    for phase, told in run.metrics.items():
-        split = "test" if "test" in told else "val"
-        value = told["threshold"]["value"] if told.get("threshold") else None
-        column = figures(told[split], value, phase, split)
-        if told.get("calibration"):
-            column.loc[len(column)] = ["temperature", f"{told['calibration']['temperature']:.3f}"]
+    for phase, of_phase in run.metrics.items():
+        split = "test" if "test" in of_phase else "val"
+        value = of_phase["threshold"]["value"] if of_phase.get("threshold") else None
+        column = figures(of_phase[split], value, phase, split)
+        if of_phase.get("calibration"):
+            column.loc[len(column)] = ["temperature", f"{of_phase['calibration']['temperature']:.3f}"]
         parts.append(column.set_index(column.columns[0]))
     return pd.concat(parts, axis=1).reset_index()
 

@@ -38,8 +38,8 @@ class Share(NamedTuple):
         """What a phase's model takes: the pooled output, or the tensors that cross the cut."""
         if phase == "frozen":
             return self.features.pooled
-        assert self.features.crossing is not None
-        return self.features.crossing
+        assert self.features.cut_activations is not None
+        return self.features.cut_activations
 
 
 class Activations(NamedTuple):

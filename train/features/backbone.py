@@ -124,15 +124,15 @@ def cut(backbone: keras.Model, layers: int) -> Cut:
         if layer.name in tail and not layer.weights and not {maker[id(x)].name for x in _inputs(layer)} & tail:
             tail.remove(layer.name)
     wanted = [x for layer in inner if layer.name in tail for x in _inputs(layer)] or [backbone.output]
-    crossing = list({id(x): x for x in wanted if maker[id(x)].name not in tail}.values())
-    names = tuple(maker[id(x)].name for x in crossing)
+    cut_activations = list({id(x): x for x in wanted if maker[id(x)].name not in tail}.values())
+    names = tuple(maker[id(x)].name for x in cut_activations)
     # A model needs a layer between input and output, which either part may lack.
-    if crossing[0] is backbone.input:
+    if cut_activations[0] is backbone.input:
         return Cut(keras.Model(backbone.input, keras.layers.Identity()(backbone.input)), backbone, names)
-    if crossing[0] is backbone.output:
+    if cut_activations[0] is backbone.output:
         features = keras.Input(backbone.output.shape[1:])
         return Cut(backbone, keras.Model(features, keras.layers.Identity()(features)), names)
-    return Cut(keras.Model(backbone.input, crossing), keras.Model(crossing, backbone.output), names)
+    return Cut(keras.Model(backbone.input, cut_activations), keras.Model(cut_activations, backbone.output), names)
 
 
 def _inputs(layer: keras.Layer) -> list[keras.KerasTensor]:
@@ -158,7 +158,7 @@ def make_head(classes: int, seed: int) -> keras.Layer:
     return keras.layers.Dense(classes, activation="softmax", kernel_initializer=initializer, name="head")
 
 
-def cool(head: keras.Layer, temperature: float) -> None:
+def apply_temperature(head: keras.Layer, temperature: float) -> None:
     """Divide the head's logits by a temperature, by dividing its weights."""
     head.set_weights([weight / temperature for weight in head.get_weights()])
 
@@ -176,7 +176,7 @@ def preprocess(images: "keras.KerasTensor") -> "keras.KerasTensor":
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess")(images)
 
 
-def whole(backbone: keras.Model, head: keras.Layer) -> keras.Model:
+def inference_model(backbone: keras.Model, head: keras.Layer) -> keras.Model:
     """The model that is saved: float images 0..255, shape (batch, height, width, 3), to probabilities.
 
     Its backbone is frozen, so that batch norm keeps its statistics if somebody trains it further.
@@ -198,7 +198,7 @@ class Tail(keras.Model):  # type: ignore[misc]  # Keras ships no types
         super().__init__(name="tail")
         self.part, self.pool, self.head = part.tail, keras.layers.GlobalAveragePooling2D(), head
 
-    def call(self, crossing: "list[keras.KerasTensor] | keras.KerasTensor") -> "keras.KerasTensor":
+    def call(self, cut_activations: "list[keras.KerasTensor] | keras.KerasTensor") -> "keras.KerasTensor":
         """Probabilities, shape (batch, 1) with a sigmoid or (batch, classes)."""
-        features = self.part(crossing, training=False)
+        features = self.part(cut_activations, training=False)
         return self.head(self.pool(features[0] if isinstance(features, list) else features))

@@ -89,7 +89,7 @@ def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frozen.xml"
-        with contextlib.redirect_stdout(io.StringIO()):  # Keras's export tells of itself
+        with contextlib.redirect_stdout(io.StringIO()):  # Keras's export prints notes
             model.export(str(path), format="openvino", verbose=False)
         core = openvino.Core()
         kind = {"bfloat16": "bf16", "float32": "f32"}[precision]

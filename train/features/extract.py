@@ -79,12 +79,12 @@ class Computed(NamedTuple):
 class Features(NamedTuple):
     """A set's activations, made by `engine`; `computed` of its `different` images were not in the store.
 
-    `pooled` is the backbone's output averaged over its pixels, as long as nothing is fine-tuned; `crossing` the
+    `pooled` is the backbone's output averaged over its pixels, as long as nothing is fine-tuned; `cut_activations` the
     tensors that cross the cut, if they are wanted.
     """
 
     pooled: Kept
-    crossing: Kept | Computed | None
+    cut_activations: Kept | Computed | None
     engine: Engine
     computed: int
     different: int  # identical files count once
@@ -149,10 +149,10 @@ def features(
         if run and len(rows):
             _compute(dataset, rows, stores, lack, run, progress)
         # Opened before another process may drop anything.
-        *crossing, pooled = (_kept(store, checksums, gone) for store, gone in zip(stores, without, strict=True))
-    of_tail: Kept | Computed | None = crossing[0] if crossing else None
-    if crossing and run and without[0]:
-        of_tail = Computed(crossing[0], dataset, run)
+        *cut_activations, pooled = (_kept(store, checksums, gone) for store, gone in zip(stores, without, strict=True))
+    of_tail: Kept | Computed | None = cut_activations[0] if cut_activations else None
+    if cut_activations and run and without[0]:
+        of_tail = Computed(cut_activations[0], dataset, run)
     return Features(pooled, of_tail, engine, len(rows), len(first))
 
 
@@ -186,9 +186,9 @@ def forward(part: Cut, engine: Engine) -> Forward:
     """From raw images to the tensors that cross the cut, and then the pooled output."""
     pixels = keras.Input(part.frozen.input.shape[1:])
     frozen = part.frozen(preprocess(pixels), training=False)
-    crossing = list(frozen) if isinstance(frozen, (list, tuple)) else [frozen]
-    pooled = keras.layers.GlobalAveragePooling2D()(part.tail(crossing, training=False))
-    return compiled(keras.Model(pixels, [*crossing, pooled]), engine, BATCH)
+    cut_activations = list(frozen) if isinstance(frozen, (list, tuple)) else [frozen]
+    pooled = keras.layers.GlobalAveragePooling2D()(part.tail(cut_activations, training=False))
+    return compiled(keras.Model(pixels, [*cut_activations, pooled]), engine, BATCH)
 
 
 def _compute(
@@ -243,7 +243,7 @@ def _outputs(dataset: Dataset, rows: NDArray[np.int64], forward: Forward) -> Ite
     for start in range(0, len(rows), BATCH):
         for path, sha256 in zip(paths[start : start + BATCH], expected[start : start + BATCH], strict=True):
             _expect(path, sha256)
-        batch = next(read)  # after that: what can't be decoded is told by its name, and not by TensorFlow
+        batch = next(read)  # after that: what can't be decoded is reported by its name, not by TensorFlow
         count = len(batch)
         pixels = batch.numpy()
         if count < BATCH:

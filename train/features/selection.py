@@ -107,7 +107,7 @@ def _engine(
     there = [engine for engine in engines if held[engine] >= HELD * len(images)]
     if len(there) == 1:
         return there[0], f"{_name(there[0])}, which {held[there[0]]:,} of {len(images):,} images are kept of"
-    layers = [len(part.frozen.layers), len(part.tail.layers)]  # which tell the backbone and the cut
+    layers = [len(part.frozen.layers), len(part.tail.layers)]  # which identify the backbone and the cut
     key = {"pass": layers, "size": list(dataset.size), "engines": [_name(engine) for engine in engines]}
     seconds = kept(cache, key, lambda: pass_seconds(part, engines, clock))
     chosen = fastest({engine: seconds[_name(engine)] for engine in there or engines if _name(engine) in seconds})
@@ -206,8 +206,10 @@ def pass_seconds(part: Cut, engines: list[Engine], clock: Clock) -> dict[str, fl
 def _step_seconds(part: Cut, engine: Engine, batch_size: int, clock: Clock) -> dict[str, float]:
     """Seconds a fine-tuning step, by precision. The rate is 0, so that no weight changes."""
     rng = np.random.default_rng(0)
-    crossing = [np.abs(rng.normal(size=(batch_size, *x.shape[1:]))).astype(engine.dtype) for x in part.tail.inputs]
-    given, labels = crossing if len(crossing) > 1 else crossing[0], rng.integers(0, 2, batch_size)
+    cut_activations = [
+        np.abs(rng.normal(size=(batch_size, *x.shape[1:]))).astype(engine.dtype) for x in part.tail.inputs
+    ]
+    given, labels = cut_activations if len(cut_activations) > 1 else cut_activations[0], rng.integers(0, 2, batch_size)
     weights = part.tail.get_weights()
     part.tail.trainable = True
     runs: dict[str, Callable[[], object]] = {}

@@ -92,8 +92,8 @@ def batches(
 
     def batch(number: tf.Tensor) -> tuple[Any, tf.Tensor]:
         taken = tf.numpy_function(take, [number], dtypes)
-        *crossing, told = map(tf.ensure_shape, taken, shapes)
-        return tuple(crossing) if len(crossing) > 1 else crossing[0], told
+        *cut_activations, target = map(tf.ensure_shape, taken, shapes)
+        return tuple(cut_activations) if len(cut_activations) > 1 else cut_activations[0], target
 
     try:
         yield tf.data.Dataset.range(count).map(batch).prefetch(2).with_options(untuned())
@@ -148,7 +148,7 @@ def fit(
     trainer = _Trainer(dataset, activations, settings, folder, show, progress)
     trainer.run("frozen", keras.Model(pooled, head(pooled)), settings.epochs, settings.learning_rate)
     found = {"frozen": probabilities(activations.held_out, "frozen", part.tail, head)}
-    if activations.train.features.crossing is not None:
+    if activations.train.features.cut_activations is not None:
         part.tail.trainable = True
         set_precision(part, precision)
         trainer.run("fine-tuned", Tail(part, head), settings.fine_tune_epochs, settings.fine_tune_learning_rate)

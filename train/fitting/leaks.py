@@ -39,7 +39,7 @@ Thumbnails = NDArray[np.uint8]
 
 
 class LeakError(UserError):
-    """What a run has learnt from can't be told; the message names the file and the fix."""
+    """What a run has learnt from can't be read; the message names the file and the fix."""
 
 
 class Record(NamedTuple):

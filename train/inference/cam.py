@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from common.images.pixels import Pixels, decode, resize
 from manifests.contract import write_atomically
-from train.inference.predict import Draw, Found, told
+from train.inference.predict import Draw, Found, display_name
 from train.inference.predictor import Trained
 
 _LARGEST = 900  # pixels of the longer side of each picture
@@ -103,7 +103,7 @@ def drawer(trained: Trained, folder: Path) -> Draw:
     def draw(entry: Found, data: bytes, image: NDArray[np.float32], index: int, probability: float) -> str:
         label = trained.classes[index]
         heat = cam.heat(image[None], np.array([index]))[0]
-        title = f"{told(Path(entry.name))}: {label}, probability {probability:.3f}"
+        title = f"{display_name(Path(entry.name))}: {label}, probability {probability:.3f}"
         name = file_name(str(entry.path), entry.name)
         write_atomically(folder / name, figure(data, heat, title, label))
         return name
@@ -112,7 +112,7 @@ def drawer(trained: Trained, folder: Path) -> Draw:
 
 
 def file_name(path: str, name: str) -> str:
-    """A PNG's name that tells the image's and is no other's: letters, digits and ._- only, and a hash of the path.
+    """A PNG's name made of the image's, and unique: letters, digits and ._- only, and a hash of the path.
 
     Args:
         path: the image's path, which no other has.

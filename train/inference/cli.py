@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.console import as_json, at_root, one_line_errors, progress, quiet, say, tell
+from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
 from train.console import import_tensorflow, silence, table
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def evaluate(run: Path, manifest: Path, root: Path, on_leak: str, *, other_patie
             measured = external_validation.measure(
                 trained, manifest, root, show, drop_leaks=on_leak == "drop", other_patients=other_patients
             )
-    tell(measured.metrics | {"leak_check": measured.check._asdict()})
+    print_json(measured.metrics | {"leak_check": measured.check._asdict()})
     say(table(results.figures(measured.metrics, trained.threshold, f"{run} on {manifest}")))
     if measured.check.left_out:
         say(f"Left out, since the run has learnt from them or from their patients: {measured.check.left_out:,} images")
@@ -162,7 +162,7 @@ def export(run: Path, kind: str, out: Path | None, root: Path, **_: bool) -> Non
         from train.inference import predictor as runs
 
         trained = runs.load(run)
-        with silence():  # of what converters tell of themselves
+        with silence():  # of converters' notes
             exported = stage.export(trained, kind, out, root)
     width, height = trained.size
     outputs = f"p({trained.classes[1]})" if trained.threshold is not None else f"p of {', '.join(trained.classes)}"

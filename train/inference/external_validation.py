@@ -19,7 +19,7 @@ from train.inference.predictor import Trained
 _BATCH = 32
 
 
-class ExternalError(UserError):
+class ExternalValidationError(UserError):
     """The set can't be used to measure this run; the message names what is wrong and the fix."""
 
 
@@ -65,17 +65,21 @@ def measure(
         ContractError: a manifest breaks the contract.
         DatasetError: an image is missing.
         LeakError: the record of what the run has learnt from is damaged.
-        ExternalError: no test images, other classes or sizes, or images that the run has learnt from.
+        ExternalValidationError: no test images, other classes or sizes, or images that the run has learnt from.
     """
     rows = contract.read(manifest)
     test = rows[rows["split"] == "test"].reset_index(drop=True)
     if test.empty:
-        raise ExternalError(f"{manifest}: has no test images; build the set with test above 0")
+        raise ExternalValidationError(f"{manifest}: has no test images; build the set with test above 0")
     if strange := sorted(set(test["label"]) - set(trained.classes)):
-        raise ExternalError(f"{manifest}: has the class {strange[0]}, the run knows {', '.join(trained.classes)}")
+        raise ExternalValidationError(
+            f"{manifest}: has the class {strange[0]}, the run knows {', '.join(trained.classes)}"
+        )
     sizes = sorted(set(zip(test["width"].tolist(), test["height"].tolist(), strict=True)))
     if sizes != [trained.size]:
-        raise ExternalError(f"{manifest}: images of {sizes[0]}, the run takes {trained.size}; build it with that size")
+        raise ExternalValidationError(
+            f"{manifest}: images of {sizes[0]}, the run takes {trained.size}; build it with that size"
+        )
     dataset = Dataset(test, contract.read_card(manifest), trained.classes, trained.size, root, "")
     datasets.expect_files(dataset, manifest)
     unseen, check = _unseen(trained, rows, dataset, manifest, drop_leaks=drop_leaks, other_patients=other_patients)
@@ -113,12 +117,12 @@ def _unseen(
         fix = "--on-leak drop leaves them out" + (
             ", --other-patients says that these are others of the same name" if only_patients else ""
         )
-        raise ExternalError(
+        raise ExternalValidationError(
             f"{manifest}: {same.sum():,} of its {len(test):,} test images ({test.loc[same, 'path'].iloc[0]}, ...) are "
             f"among those that the run learnt from, or show the same patients ({kinds}); its figures would be too good. {fix}"
         )
     if same.all():
-        raise ExternalError(
+        raise ExternalValidationError(
             f"{manifest}: the run has learnt from all of its {len(test):,} test images; give another set"
         )
     by = ["source", "file", *(["pixels"] if len(record.pictured) else []), *(["patient"] if by_patient else [])]

@@ -110,7 +110,7 @@ def predict(
             )
             predicted = iter(zip(images, given, trained.predicted(given), strict=True))
             for entry, one in zip(batch, read, strict=True):
-                row: dict[str, object] = {"file": told(entry.path), "error": one.error}
+                row: dict[str, object] = {"file": display_name(entry.path), "error": one.error}
                 if not one.error:
                     image, probabilities, index = next(predicted)
                     row["predicted"], row["trained_on"] = trained.classes[index], one.trained_on
@@ -142,7 +142,7 @@ def write(out: Path, table: pd.DataFrame) -> None:
     tables.write(out, table)
 
 
-def told(path: Path) -> str:
+def display_name(path: Path) -> str:
     """A path as text that is a line and can be encoded, as it is but for characters that aren't for reading."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(path))
 

@@ -16,7 +16,7 @@ from train.features.engine import Engine, Forward, compiled
 _LAYERS = ("image", "preprocess", None, "pool", "head")  # of model.keras; the backbone has its own name
 
 
-class TrainedError(UserError):
+class PredictorError(UserError):
     """A folder is no finished run; the message names it and what it lacks."""
 
 
@@ -73,12 +73,12 @@ def load(run: Path) -> Trained:
     """Read a finished run.
 
     Raises:
-        TrainedError: the folder holds none, or its model is not one that `python -m train fit` wrote.
+        PredictorError: the folder holds none, or its model is not one that `python -m train fit` wrote.
     """
     settings, metrics = _read(run, "settings.json"), _read(run, "metrics.json")
     classes = settings.get("classes")
     if not are_classes(classes):
-        raise TrainedError(
+        raise PredictorError(
             f"{run / 'settings.json'}: got the classes {classes!r:.80}, expected at least two names, all different"
         )
     model = _model(run / "model.keras", 1 if len(classes) == 2 else len(classes))
@@ -92,9 +92,9 @@ def _read(run: Path, name: str) -> dict[str, Any]:
     try:
         read = json.loads((run / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise TrainedError(f"{run} holds no finished run ({error}); give a folder that `train fit` wrote") from None
+        raise PredictorError(f"{run} holds no finished run ({error}); give a folder that `train fit` wrote") from None
     if not isinstance(read, dict):
-        raise TrainedError(f"{run / name}: got a JSON {type(read).__name__}, expected an object")
+        raise PredictorError(f"{run / name}: got a JSON {type(read).__name__}, expected an object")
     return read
 
 
@@ -104,24 +104,24 @@ def _threshold(metrics: dict[str, Any], path: Path) -> float:
     chosen = phase.get("threshold") if isinstance(phase, dict) else None
     value = 0.5 if chosen is None else chosen.get("value") if isinstance(chosen, dict) else chosen
     if not isinstance(value, (int, float)) or not value >= 0:  # above 1: nothing is of the second class
-        raise TrainedError(f"{path}: got the threshold {value!r:.80}, expected a probability")
+        raise PredictorError(f"{path}: got the threshold {value!r:.80}, expected a probability")
     return float(value)
 
 
 def _model(path: Path, outputs: int) -> keras.Model:
     if not path.is_file():
-        raise TrainedError(f"{path}: no such file; train the run again, or give another")
+        raise PredictorError(f"{path}: no such file; train the run again, or give another")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an optimizer that isn't there
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a broken archive, layers nobody knows, code in place of layers: all sorts
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrainedError(f"{path}: no model that can be loaded: {lines[0]:.200}") from None
+        raise PredictorError(f"{path}: no model that can be loaded: {lines[0]:.200}") from None
     names = [layer.name for layer in getattr(model, "layers", [])]
     known = len(names) == len(_LAYERS) and all(want in (None, got) for want, got in zip(_LAYERS, names, strict=True))
     if not known or model.output_shape != (None, outputs) or len(model.layers[2].output.shape) != 4:
-        raise TrainedError(
+        raise PredictorError(
             f"{path}: a model of {names!r:.120} with output {getattr(model, 'output_shape', None)}, expected one that "
             f"`python -m train fit` wrote, with output (None, {outputs})"
         )

@@ -45,43 +45,47 @@ def of(run: Finished, rows: pd.DataFrame | None, set_card: dict[str, Any]) -> Ca
 
 
 def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    told = run.settings
+    settings = run.settings
     last = list(run.metrics.values())[-1]
-    data = [f"The set {told['set']}", str(told.get("notice") or ""), _recipe(set_card)]
+    data = [f"The set {settings['set']}", str(settings.get("notice") or ""), _recipe(set_card)]
     return [
         (
             "Model",
-            [f"{told.get('backbone', '?')} with one new dense layer, for the classes {', '.join(told['classes'])}"],
+            [
+                f"{settings.get('backbone', '?')} with one new dense layer, for the classes {', '.join(settings['classes'])}"
+            ],
         ),
-        ("First weights", [_weights(told)]),
+        ("First weights", [_weights(settings)]),
         ("Data", [line for line in data if line]),
         ("Training", _training(run)),
-        ("Decision", [_decision(told["classes"], last)]),
+        ("Decision", [_decision(settings["classes"], last)]),
         ("Calibration", [_calibration(last)]),
-        ("Computed by", [_versions(told)]),
+        ("Computed by", [_versions(settings)]),
     ]
 
 
 def _training(run: Finished) -> list[str]:
-    told = {"epochs": "?", "fine_tune_epochs": "?", "fine_tune_layers": "?", "batch_size": "?"} | run.settings
-    rates = told.get("learning_rate", "?"), told.get("fine_tune_learning_rate", "?")
+    settings = {"epochs": "?", "fine_tune_epochs": "?", "fine_tune_layers": "?", "batch_size": "?"} | run.settings
+    rates = settings.get("learning_rate", "?"), settings.get("fine_tune_learning_rate", "?")
     done = run.history["phase"].value_counts()
-    lines = [f"Backbone frozen: {done.get('frozen', 0)} of at most {told['epochs']} epochs, learning rate {rates[0]}"]
+    lines = [
+        f"Backbone frozen: {done.get('frozen', 0)} of at most {settings['epochs']} epochs, learning rate {rates[0]}"
+    ]
     if "fine-tuned" in run.metrics:
-        epochs = f"{done.get('fine-tuned', 0)} of at most {told['fine_tune_epochs']} epochs"
-        lines.append(f"Its last {told['fine_tune_layers']} layers trained too: {epochs}, learning rate {rates[1]}")
+        epochs = f"{done.get('fine-tuned', 0)} of at most {settings['fine_tune_epochs']} epochs"
+        lines.append(f"Its last {settings['fine_tune_layers']} layers trained too: {epochs}, learning rate {rates[1]}")
     else:
         lines.append("No fine-tuning")
-    whom = "class" if told.get("class_weight") == "balanced" else "image"
+    whom = "class" if settings.get("class_weight") == "balanced" else "image"
     return [
         *lines,
-        f"Adam, batches of {told['batch_size']}; each {whom} weighs the same in the loss",
+        f"Adam, batches of {settings['batch_size']}; each {whom} weighs the same in the loss",
         "A phase stops when the validation loss no longer falls, and keeps the weights of its best epoch",
     ]
 
 
 def _counts(run: Finished, rows: pd.DataFrame | None) -> list[list[str]]:
-    """Images, sources and patients of each split and class; without the manifest, what the run tells by itself."""
+    """Images, sources and patients of each split and class; without the manifest, what the run itself records."""
     if rows is None:
         measured = list(run.metrics.values())[-1]
         return [["split", "images", "patients"]] + [
@@ -166,26 +170,26 @@ def _of_the_weights(run: Finished) -> str:
     return "Other weights to begin with, another seed or other versions of the packages give other numbers."
 
 
-def _weights(told: dict[str, Any]) -> str:
-    weights = str(told.get("weights", "?"))
-    digest = str(told.get("weights_digest", ""))[:12]
+def _weights(settings: dict[str, Any]) -> str:
+    weights = str(settings.get("weights", "?"))
+    digest = str(settings.get("weights_digest", ""))[:12]
     return f"{PurePosixPath(weights).name}{f' (SHA-256 {digest}...)' if digest else ''}"
 
 
 def _recipe(set_card: dict[str, Any]) -> str:
-    """How the set was made, as far as its card, which anyone may have edited, tells."""
+    """How the set was made, as far as its card, which anyone may have edited, says."""
     recipe = set_card.get("recipe")
     if not isinstance(recipe, dict):
         return ""
     size, transforms, target = recipe.get("size"), recipe.get("transforms"), recipe.get("per_class")
     listed = transforms if isinstance(transforms, list) else []
     names = [str(name) for each in listed if isinstance(each, dict) for name in each]
-    told = [f"augmented by {', '.join(names)}" if names else "not augmented"]
+    steps = [f"augmented by {', '.join(names)}" if names else "not augmented"]
     if isinstance(target, int):
-        told.insert(0, f"filled to {target:,} images a class")
+        steps.insert(0, f"filled to {target:,} images a class")
     if isinstance(size, list) and len(size) == 2:
-        told.append(f"{size[0]} x {size[1]} pixels")
-    return f"Patients split first, none in two splits; {', '.join(told)}"
+        steps.append(f"{size[0]} x {size[1]} pixels")
+    return f"Patients split first, none in two splits; {', '.join(steps)}"
 
 
 def _decision(classes: list[str], last: dict[str, Any]) -> str:
@@ -214,8 +218,10 @@ def _calibration(last: dict[str, Any]) -> str:
     )
 
 
-def _versions(told: dict[str, Any]) -> str:
-    versions = told.get("versions")
+def _versions(settings: dict[str, Any]) -> str:
+    versions = settings.get("versions")
     parts = [f"{name} {version}" for name, version in versions.items()] if isinstance(versions, dict) else []
-    engine = f"frozen layers by {told['engine']} in {told.get('precision', '?')}" if told.get("engine") else ""
-    return ", ".join(filter(None, [*parts, engine, f"seed {told.get('seed', '?')}"]))
+    engine = (
+        f"frozen layers by {settings['engine']} in {settings.get('precision', '?')}" if settings.get("engine") else ""
+    )
+    return ", ".join(filter(None, [*parts, engine, f"seed {settings.get('seed', '?')}"]))

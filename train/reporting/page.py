@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.images.pixels import UnreadableImage, decode
 from manifests import contract
 from train.evaluation import compare, curves, results
-from train.evaluation.results import Finished, OutcomeError
+from train.evaluation.results import Finished, ResultsError
 from train.reporting import error_analysis, figures, forest_plot, model_card, plots
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -71,7 +71,7 @@ def write(runs: list[Path], root: Path, out: Path, load_heat: LoadHeat, progress
         progress: called with (steps done, steps in all).
 
     Raises:
-        OutcomeError: a folder holds no finished run, or a damaged one.
+        ResultsError: a folder holds no finished run, or a damaged one.
         PageError: the page can't be written where it is to go.
     """
     if out.suffix.lower() not in (".html", ".htm"):
@@ -92,7 +92,7 @@ def write(runs: list[Path], root: Path, out: Path, load_heat: LoadHeat, progress
 
 
 def _names(runs: list[Path]) -> list[str]:
-    """The runs' folders as the page calls them: no more of their paths than tells them apart."""
+    """The runs' folders as the page calls them: no more of their paths than distinguishes them."""
     whole = [run.resolve() for run in runs]
     common = os.path.commonpath([run.parent for run in whole])
     return [run.relative_to(common).as_posix() for run in whole]
@@ -113,9 +113,9 @@ def _read(folder: Path, name: str) -> Finished:
         for phase in run.metrics:
             curves.scored(run, phase)
     except (LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, RecursionError) as error:
-        if isinstance(error, OutcomeError):
+        if isinstance(error, ResultsError):
             raise
-        raise OutcomeError(f"{folder} is damaged ({type(error).__name__}: {error}); train the run again") from None
+        raise ResultsError(f"{folder} is damaged ({type(error).__name__}: {error}); train the run again") from None
     return run._replace(name=name)
 
 
@@ -125,9 +125,9 @@ def _expect_classes(folder: Path, run: Finished) -> None:
     if not (
         isinstance(classes, list) and len(set(map(str, classes))) >= 2 and all(isinstance(n, str) for n in classes)
     ):
-        raise OutcomeError(f"{folder}: settings.json is damaged: got the classes {classes!r:.80}; train the run again")
+        raise ResultsError(f"{folder}: settings.json is damaged: got the classes {classes!r:.80}; train the run again")
     if positive != (classes[1] if len(classes) == 2 else None):
-        raise OutcomeError(
+        raise ResultsError(
             f"{folder}: settings.json is damaged: got the positive class {positive!r:.80} of {', '.join(classes)!r:.80}; "
             "train the run again"
         )
@@ -242,7 +242,7 @@ def _compared(runs: list[Finished]) -> tuple[list[forest_plot.Forest], str]:
     shown = [forest_plot.accuracies(runs)]
     try:
         found = compare.differences(runs, lambda done, total: None)  # noqa: ARG005
-    except OutcomeError as error:
+    except ResultsError as error:
         return shown, str(error)
     texts = compare.as_text(found)
     if len(runs) == 1:  # whose name says nothing

@@ -20,7 +20,7 @@ from PIL import Image
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.affine import warp
 from augment.rendering.render import pipeline, render, run
-from augment.rendering.tasks import Job, Outcome, Style, Variant
+from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant
 from common.images import MAX_PIXELS
 from common.images.pixels import UnreadableImage, decode, resize
 
@@ -270,12 +270,12 @@ def test_a_style_is_what_a_recipe_says_of_all_images() -> None:
     assert Style.of(first) != Style.of(Recipe("one", transforms=json.dumps([AFFINE]), size=(96, 96)))
 
 
-def job(tmp_path: Path, data: bytes, *transforms: dict[str, Any], sha256: str = "") -> Job:
+def job(tmp_path: Path, data: bytes, *transforms: dict[str, Any], sha256: str = "") -> RenderTask:
     """A source file with three variants to be written."""
     source = tmp_path / "source.png"
     source.write_bytes(data)
     digest = sha256 or hashlib.sha256(data).hexdigest()
-    return Job(source, digest, tmp_path / "images", tuple(variants(3)), style(*transforms))
+    return RenderTask(source, digest, tmp_path / "images", tuple(variants(3)), style(*transforms))
 
 
 def test_a_job_writes_its_variants_and_says_what_they_are(tmp_path: Path) -> None:
@@ -311,9 +311,9 @@ def test_a_source_that_vanished_or_changed_is_an_outcome(tmp_path: Path) -> None
     """Between scan and render a file may go or be edited: neither is rendered as what it was."""
     gone = job(tmp_path, encode(picture()))
     gone.source.unlink()
-    assert run(gone) == Outcome([], "can't be read: No such file or directory")
+    assert run(gone) == RenderResult([], "can't be read: No such file or directory")
     changed = job(tmp_path, encode(picture()), sha256="0" * 64)
-    assert run(changed) == Outcome([], "its bytes are no longer those that were planned with")
+    assert run(changed) == RenderResult([], "its bytes are no longer those that were planned with")
 
 
 def test_an_image_that_cannot_be_written_leaves_no_piece(tmp_path: Path) -> None:

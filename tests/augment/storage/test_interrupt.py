@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from augment.rendering.render import render, run
-from augment.rendering.tasks import Job, Style, Variant
+from augment.rendering.tasks import RenderTask, Style, Variant
 from augment.sources.scan import digest
 from manifests import contract
 
@@ -291,7 +291,7 @@ def test_an_image_is_whole_or_it_has_no_name(tmp_path: Path, noisy: Path, disk: 
     source = noisy / "train" / "NORMAL" / "0.png"
     data, style = source.read_bytes(), Style((160, 160), 95, "[]", 2**20)
     ((whole, _),) = render(data, [Variant("", 0, 0)], style)
-    job = Job(source, hashlib.sha256(data).hexdigest(), tmp_path / "disk", (Variant("image.jpg", 0, 0),), style)
+    job = RenderTask(source, hashlib.sha256(data).hexdigest(), tmp_path / "disk", (Variant("image.jpg", 0, 0),), style)
     for room in range(2, len(whole) // 4096 + 4):
         image = disk(room * 4096) / "image.jpg"
         try:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from train.evaluation import compare, significance
-from train.evaluation.results import Finished, OutcomeError
+from train.evaluation.results import Finished, ResultsError
 
 
 def finished(name: str, positive: np.ndarray, labels: np.ndarray, images: list[str] | None = None) -> Finished:
@@ -169,7 +169,7 @@ def test_what_is_not_defined_says_why() -> None:
 def test_runs_on_other_test_images_are_refused_by_name() -> None:
     """Both runs are named, and how many images only one of them has."""
     other = [f"{number:064}" for number in range(10, 410)]
-    with pytest.raises(OutcomeError, match=r"good frozen and poor frozen .*10 only in the first, 10 only in the sec"):
+    with pytest.raises(ResultsError, match=r"good frozen and poor frozen .*10 only in the first, 10 only in the sec"):
         compare.differences([finished("good", GOOD, LABELS), finished("poor", POOR, LABELS, other)], nothing)
 
 

@@ -97,7 +97,7 @@ def test_damaged_predictions_are_told(drawn_run: Callable[..., Path], tmp_path: 
     table = pd.read_csv(folder / "predictions.csv", dtype=str)
     table[column] = value
     table.to_csv(folder / "predictions.csv", index=False)
-    with pytest.raises(results.OutcomeError, match=rf"{folder}.*damaged.*train the run again"):
+    with pytest.raises(results.ResultsError, match=rf"{folder}.*damaged.*train the run again"):
         curves.scored(results.read(folder), "frozen")
 
 
@@ -105,5 +105,5 @@ def test_predictions_without_patients_are_told(drawn_run: Callable[..., Path], t
     """There is no interval without knowing whose images they are."""
     folder = drawn_run(tmp_path)
     pd.read_csv(folder / "predictions.csv").drop(columns="group").to_csv(folder / "predictions.csv", index=False)
-    with pytest.raises(results.OutcomeError, match=r"damaged .*no column 'group'"):
+    with pytest.raises(results.ResultsError, match=r"damaged .*no column 'group'"):
         curves.scored(results.read(folder), "frozen")

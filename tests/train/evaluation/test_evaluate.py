@@ -22,7 +22,7 @@ def test_a_cooled_head_gives_the_scaled_probabilities(classes: int) -> None:
         return np.hstack([1 - given_now, given_now]) if classes == 2 else given_now
 
     expected = thresholds.with_temperature(probabilities(), 2.5)
-    backbone.cool(head, 2.5)
+    backbone.apply_temperature(head, 2.5)
     np.testing.assert_allclose(probabilities(), expected, atol=1e-5)
 
 

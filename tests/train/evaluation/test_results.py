@@ -118,5 +118,5 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -
             (run / "settings.json").write_text(json.dumps(settings | {"classes": ["a", "a"]}))
         case "older":
             (run / "metrics.json").write_text(json.dumps({"frozen": {"val": {"accuracy": 0.5}}}))
-    with pytest.raises(results.OutcomeError, match=rf"{run}.*`python -m train fit`"):
+    with pytest.raises(results.ResultsError, match=rf"{run}.*`python -m train fit`"):
         results.read(run)

@@ -34,8 +34,8 @@ def test_a_cut_backbone_gives_what_the_whole_gives(backbone: keras.Model, images
     """Wherever it is cut, the tail on the frozen part's output equals the backbone on the images."""
     part = model.cut(backbone, layers)
     scaled = images / 127.5 - 1
-    crossing = part.frozen(scaled, training=False)
-    got = part.tail(crossing, training=False)
+    cut_activations = part.frozen(scaled, training=False)
+    got = part.tail(cut_activations, training=False)
     got = got[0] if isinstance(got, list) else got
     np.testing.assert_allclose(got, backbone(scaled, training=False), atol=1e-5)
 
@@ -64,7 +64,7 @@ def test_the_saved_model_takes_raw_images(
 ) -> None:
     """It loads in safe mode and does Keras's own preprocessing for ResNetV2 inside."""
     head = model.make_head(classes, seed=1)
-    model.whole(backbone, head).save(tmp_path / "model.keras")
+    model.inference_model(backbone, head).save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     features = backbone(keras.applications.resnet_v2.preprocess_input(images.copy()), training=False)
     expected = head(keras.ops.mean(features, axis=(1, 2)))
@@ -139,7 +139,7 @@ WRONG += [functools.partial(of_kind, value=value) for value in (b"x", 1 + 2j, np
 
 
 @pytest.fixture(scope="module")
-def whole(backbone: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def inference_model(backbone: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A weights file as it should be."""
     path = tmp_path_factory.mktemp("weights") / "whole.weights.h5"
     backbone.save_weights(path)

@@ -46,8 +46,10 @@ def agree(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 def whole_pass(dataset: datasets.Dataset, part: model.Cut) -> tuple[list[np.ndarray], np.ndarray]:
     """What Keras makes of all images at once: the tensors that cross the cut, and the pooled output."""
     images = np.concatenate([b.numpy() for b in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
-    crossing = part.frozen(images / 127.5 - 1, training=False)
-    return [x.numpy() for x in crossing], keras.ops.mean(part.tail(crossing, training=False), axis=(1, 2)).numpy()
+    cut_activations = part.frozen(images / 127.5 - 1, training=False)
+    return [x.numpy() for x in cut_activations], keras.ops.mean(
+        part.tail(cut_activations, training=False), axis=(1, 2)
+    ).numpy()
 
 
 def test_activations_are_those_of_the_frozen_part_and_are_reused(
@@ -60,10 +62,10 @@ def test_activations_are_those_of_the_frozen_part_and_are_reused(
     seen: list[tuple[int, int]] = []
     first = extract.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, lambda *step: seen.append(step))
     second = extract.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, lambda *step: seen.append(step))
-    crossing, pooled = whole_pass(dataset, part)
+    cut_activations, pooled = whole_pass(dataset, part)
     everything = np.arange(len(dataset.rows))
     for array, again, wanted in zip(
-        first.crossing.take(everything), second.crossing.take(everything), crossing, strict=True
+        first.cut_activations.take(everything), second.cut_activations.take(everything), cut_activations, strict=True
     ):
         np.testing.assert_allclose(array, wanted, atol=1e-4)
         np.testing.assert_array_equal(array, again)
@@ -80,9 +82,9 @@ def test_sets_share_what_they_share(image_set: Callable[..., Path], backbone: ke
     second = datasets.read(image_set(train=11, name="other"), tmp_path)
     kept = extract.features(second, part, "w", tmp_path / "c", TENSORFLOW, nothing)
     assert kept.computed == 6
-    crossing, pooled = whole_pass(second, part)
+    cut_activations, pooled = whole_pass(second, part)
     rows = np.array([25, 3, 10])
-    for array, wanted in zip(kept.crossing.take(rows), crossing, strict=True):
+    for array, wanted in zip(kept.cut_activations.take(rows), cut_activations, strict=True):
         np.testing.assert_allclose(array, wanted[rows], atol=1e-4)
     np.testing.assert_allclose(kept.pooled.take(rows)[0], pooled[rows], atol=1e-4)
 
@@ -100,7 +102,7 @@ def test_other_weights_cuts_and_engines_are_not_mixed_up(
     for layers, computed in ((5, 0), (9, len(dataset.rows))):
         part = model.cut(backbone, layers)
         kept = extract.features(dataset, part, "a", tmp_path / "c", TENSORFLOW, nothing, with_tail=False)
-        assert (kept.computed, kept.crossing) == (computed, None)
+        assert (kept.computed, kept.cut_activations) == (computed, None)
 
 
 def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
@@ -116,8 +118,8 @@ def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
 
     def activations(cache: str, limit: int | None) -> tuple[list[np.ndarray], extract.Features]:
         got = extract.features(dataset, part, "w", tmp_path / cache, chosen, nothing, limit=limit)
-        assert got.crossing
-        arrays = [*got.crossing.take(everything), *got.pooled.take(everything)]
+        assert got.cut_activations
+        arrays = [*got.cut_activations.take(everything), *got.pooled.take(everything)]
         assert [array.dtype.name for array in arrays] == ["bfloat16", "bfloat16", "float32"]
         return arrays, got
 
@@ -127,13 +129,13 @@ def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
     extract.features(dataset, part, "w", tmp_path / "after", chosen, nothing, with_tail=False)
     after, _ = activations("after", None)
     assert all(agree(ample, other) for other in (none, some, after))
-    assert isinstance(without.crossing, extract.Computed)
-    assert isinstance(partly.crossing, extract.Computed)
-    assert without.crossing.lacking == count
-    assert partly.crossing.lacking in (count - fitting, count - fitting + 1)  # descriptions take room as well
+    assert isinstance(without.cut_activations, extract.Computed)
+    assert isinstance(partly.cut_activations, extract.Computed)
+    assert without.cut_activations.lacking == count
+    assert partly.cut_activations.lacking in (count - fitting, count - fitting + 1)  # descriptions take room as well
     again, kept = activations("ample", 0)
     assert [array.tobytes() for array in again] == [array.tobytes() for array in ample]
-    assert (kept.computed, type(kept.crossing)) == (0, extract.Kept), "what is there needs no room"
+    assert (kept.computed, type(kept.cut_activations)) == (0, extract.Kept), "what is there needs no room"
 
 
 def test_what_was_damaged_is_computed_again_and_said(
@@ -147,28 +149,32 @@ def test_what_was_damaged_is_computed_again_and_said(
     def activations(**options: Any) -> tuple[list[np.ndarray], int, list[str]]:
         said: list[str] = []
         got = extract.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, nothing, say=said.append, **options)
-        assert got.crossing
-        return [*got.crossing.take(everything), *got.pooled.take(everything)], got.computed, said
+        assert got.cut_activations
+        return [*got.cut_activations.take(everything), *got.pooled.take(everything)], got.computed, said
 
     expected, _, _ = activations()
-    crossing, pooled = extract.addresses(dataset, part, "w", tmp_path / "c", TENSORFLOW)
-    for store, damage in ((crossing, b"\x00" * 4096), (pooled, b"\xff" * 10)):
+    cut_activations, pooled = extract.addresses(dataset, part, "w", tmp_path / "c", TENSORFLOW)
+    for store, damage in ((cut_activations, b"\x00" * 4096), (pooled, b"\xff" * 10)):
         with (store.folder / "0.bin").open("r+b") as file:
             file.write(damage)
         for limit in (0, None):  # without room, too, nothing damaged is taken
             got, computed, said = activations(limit=limit)
             assert agree(got, expected)
-            if store == crossing or limit == 0:
+            if store == cut_activations or limit == 0:
                 assert said == [f"{store.folder}: damaged, so computed again: the activations of 1 images"]
-                assert computed == (0 if limit == 0 and store == crossing else 1)
-    os.truncate(crossing.folder / "1.bin", 5 * (crossing.folder / "1.bin").stat().st_size // len(dataset.rows) + 7)
-    (crossing.folder / "about.json").write_text("[" * 50_000)
+                assert computed == (0 if limit == 0 and store == cut_activations else 1)
+    os.truncate(
+        cut_activations.folder / "1.bin", 5 * (cut_activations.folder / "1.bin").stat().st_size // len(dataset.rows) + 7
+    )
+    (cut_activations.folder / "about.json").write_text("[" * 50_000)
     got, computed, said = activations()
     assert agree(got, expected)
     # Of the five rows that are whole, the first is the one that was damaged; what took its place was behind the cut.
     assert computed == len(dataset.rows) - 4
-    assert said == [f"{crossing.folder}: damaged, so computed again: the activations of 1 images"]
-    assert [store for store, _ in stored(tmp_path / "c")] == sorted([crossing, pooled], key=lambda store: store.folder)
+    assert said == [f"{cut_activations.folder}: damaged, so computed again: the activations of 1 images"]
+    assert [store for store, _ in stored(tmp_path / "c")] == sorted(
+        [cut_activations, pooled], key=lambda store: store.folder
+    )
 
 
 def test_activations_of_other_versions_are_not_taken(
@@ -214,10 +220,10 @@ def test_without_room_for_the_tail_it_is_computed_when_it_is_asked_for(
     dataset = datasets.read(image_set(train=20), tmp_path)
     part = model.cut(backbone, 5)
     kept = extract.features(dataset, part, "w", tmp_path / "c", TENSORFLOW, nothing, limit=100_000)
-    assert isinstance(kept.crossing, extract.Computed)
-    crossing, pooled = whole_pass(dataset, part)
+    assert isinstance(kept.cut_activations, extract.Computed)
+    cut_activations, pooled = whole_pass(dataset, part)
     rows = np.arange(40)[::-1]
-    for array, wanted in zip(kept.crossing.take(rows), crossing, strict=True):
+    for array, wanted in zip(kept.cut_activations.take(rows), cut_activations, strict=True):
         np.testing.assert_allclose(array, wanted[rows], atol=1e-4)
     np.testing.assert_allclose(kept.pooled.take(rows)[0], pooled[rows], atol=1e-4)
     assert sum(len(store.index()) > 0 for store, _ in stored(tmp_path / "c")) == 1
@@ -256,7 +262,9 @@ def test_a_killed_pass_goes_on_where_it_was(
     assert after.computed <= len(dataset.rows) - 64
     once = extract.features(dataset, part, "w", tmp_path / "d", TENSORFLOW, nothing)
     everything = np.arange(len(dataset.rows))
-    for array, wanted in zip(after.crossing.take(everything), once.crossing.take(everything), strict=True):
+    for array, wanted in zip(
+        after.cut_activations.take(everything), once.cut_activations.take(everything), strict=True
+    ):
         np.testing.assert_array_equal(array, wanted)
     np.testing.assert_array_equal(after.pooled.take(everything)[0], once.pooled.take(everything)[0])
 
@@ -298,12 +306,12 @@ def test_openvino_gives_what_tensorflow_gives(
     chosen = engine.candidates("openvino")[-1]
     kept = extract.features(dataset, part, "w", tmp_path / "c", chosen, nothing)
     everything = np.arange(len(dataset.rows))
-    crossing, pooled = whole_pass(dataset, part)
-    got = [*kept.crossing.take(everything), *kept.pooled.take(everything)]
-    for array, wanted in zip(got, [*crossing, pooled], strict=True):
+    cut_activations, pooled = whole_pass(dataset, part)
+    got = [*kept.cut_activations.take(everything), *kept.pooled.take(everything)]
+    for array, wanted in zip(got, [*cut_activations, pooled], strict=True):
         bound = (2e-2 if chosen.precision == "bfloat16" else 1e-4) * np.abs(wanted).max()
         np.testing.assert_allclose(array.astype(np.float32), wanted, atol=bound)
-    assert kept.crossing.arrays[0].dtype == chosen.dtype
+    assert kept.cut_activations.arrays[0].dtype == chosen.dtype
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells of each mapping")

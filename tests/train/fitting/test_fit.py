@@ -130,7 +130,7 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
         got = fitted.probabilities[phase]
         np.testing.assert_allclose(got[:, 1:] if classes == 2 else got, expected[dataset.is_held_out], atol=1e-3)
     assert np.ptp(probabilities[1] - probabilities[0]) > 5e-3, "fine-tuning must matter, else this shows nothing"
-    saved = model.whole(backbone, fitted.head)
+    saved = model.inference_model(backbone, fitted.head)
     images = next(iter(datasets.images(dataset.paths(dataset.rows[dataset.is_held_out])[:8], dataset.size, 8)))
     np.testing.assert_allclose(
         saved(images).numpy(),
@@ -179,7 +179,7 @@ def test_what_is_measured_is_what_is_saved(
         [batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows[dataset.is_held_out]), (224, 224), 32)]
     )
     path = tmp_path / "model.keras"
-    model.whole(backbone, fitted.head).save(path)
+    model.inference_model(backbone, fitted.head).save(path)
     saved = predictor.of_each_class(keras.saving.load_model(path).predict(images, verbose=0))
     np.testing.assert_allclose(fitted.probabilities["fine-tuned"], saved, atol=1e-5, rtol=0)
     assert np.ptp(saved[:, 1]) > 0.1, "the predictions must mean something, else this shows nothing"
@@ -189,7 +189,7 @@ def test_what_is_measured_is_what_is_saved(
     frozen_only = activated(dataset, part, tmp_path / "cache", engine, with_tail=False)
     alone = fit.fit(dataset, part, frozen_only, short, tmp_path / "frozen", lambda _: None, lambda *_: None)
     np.testing.assert_allclose(fitted.probabilities["frozen"], alone.probabilities["frozen"], atol=1e-5, rtol=0)
-    model.whole(backbone, alone.head).save(path)
+    model.inference_model(backbone, alone.head).save(path)
     saved = predictor.of_each_class(keras.saving.load_model(path).predict(images, verbose=0))
     np.testing.assert_allclose(alone.probabilities["frozen"], saved, atol=1e-5, rtol=0)
 
@@ -204,10 +204,10 @@ def test_where_activations_are_not_kept_the_saved_model_is_measured_too(
     backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
     part = model.cut(backbone, settings.fine_tune_layers)
     kept = activated(dataset, part, tmp_path / "cache", Engine("tensorflow", precision), limit=100_000)
-    assert isinstance(kept.held_out.features.crossing, extract.Computed)
+    assert isinstance(kept.held_out.features.cut_activations, extract.Computed)
     fitted = fit.fit(dataset, part, kept, settings, tmp_path, lambda _: None, lambda *_: None)
     (images,) = datasets.images(dataset.paths(dataset.rows[dataset.is_held_out]), dataset.size, 32)
-    saved = predictor.of_each_class(model.whole(backbone, fitted.head)(images).numpy())
+    saved = predictor.of_each_class(model.inference_model(backbone, fitted.head)(images).numpy())
     np.testing.assert_allclose(fitted.probabilities["fine-tuned"], saved, atol=1e-5, rtol=0)
 
 

@@ -55,7 +55,7 @@ def evaluate(run: Trained, manifest: Path, root: Path, **options: bool) -> exter
 
 def refusal(run: Trained, manifest: Path, root: Path, **options: bool) -> str:
     """Why a set is refused."""
-    with pytest.raises(external_validation.ExternalError) as caught:
+    with pytest.raises(external_validation.ExternalValidationError) as caught:
         evaluate(run, manifest, root, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)

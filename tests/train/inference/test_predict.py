@@ -151,7 +151,7 @@ def test_names_stay_as_they_are_but_for_what_is_not_for_reading(tmp_path: Path) 
     names = ["=1+1.png", "a\nb.png", "c\u202ed.png", os.fsdecode(b"e\xff.png"), "ä ö.png"]
     for name in names:
         (tmp_path / name).touch()
-    told = {predict.told(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path])}
+    told = {predict.display_name(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path])}
     assert told == {"=1+1.png", "a\\nb.png", "c\\u202ed.png", "e\\udcff.png", "ä ö.png"}
     table = pd.DataFrame({"file": sorted(told), "error": ""})
     predict.write(tmp_path / "out.csv", table)

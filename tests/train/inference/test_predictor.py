@@ -81,7 +81,7 @@ def foreign(path: Path, *layers: keras.layers.Layer) -> None:
 def test_what_is_no_run_is_said_in_one_line(copy: Path, damage: Callable[[Path], None], told: str) -> None:
     """A folder or file that is missing, damaged, or of another program, with code in it too, is named with what is wrong."""
     damage(copy)
-    with pytest.raises(predictor.TrainedError) as caught:
+    with pytest.raises(predictor.PredictorError) as caught:
         predictor.load(copy)
     assert told in str(caught.value)
     assert str(copy) in str(caught.value)

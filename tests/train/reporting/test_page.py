@@ -243,7 +243,7 @@ def test_a_damaged_run_is_one_line(drawn_run: DrawnRun, tmp_path: Path, name: st
         file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
     else:
         file.write_text(file.read_text().replace(key, str(value), 1))
-    with pytest.raises(results.OutcomeError, match=rf"{run}.*train"):
+    with pytest.raises(results.ResultsError, match=rf"{run}.*train"):
         write(run, root=tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -257,7 +257,7 @@ def test_deep_nesting_is_one_line(drawn_run: DrawnRun, tmp_path: Path, name: str
     key = "classes" if name == "settings.json" else "frozen"
     text = json.dumps(kept | {key: "here"}).replace('"here"', nested)
     (run / name).write_text(text)
-    with pytest.raises(results.OutcomeError, match=rf"{run}.*train"):
+    with pytest.raises(results.ResultsError, match=rf"{run}.*train"):
         write(run, root=tmp_path)
 
 
