@@ -11,7 +11,7 @@ import pandas as pd
 from augment.build_plan import BuildPlan, known_unreadable, make_build_plan, suspects
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.notes import Noted, notes_of, read_notes
-from augment.rendering.scheduler import outcomes, unreadable_among
+from augment.rendering.scheduler import render_all, unreadable_among
 from augment.rendering.tasks import Style, Written
 from augment.rendering.work import check
 from augment.sources.layout import Rejected
@@ -247,13 +247,13 @@ def _render(
     missing = rows[~rows["path"].isin(journal.finished.keys())]
     done = len(rows) - len(missing)
     progress(done, len(rows))
-    for job, outcome in outcomes(missing, Style.of(build_plan.recipe), place.source, partial(place.images), executor):
-        name = job.source.relative_to(place.source).as_posix()
-        if outcome.reason:
-            failed.append(Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else ""))
-        notes = (Noted(name, note, outcome.largest, job.source_sha256) for note in outcome.notes)
-        journal.add(outcome.written, notes)
-        done += len(job.variants)
+    for task, result in render_all(missing, Style.of(build_plan.recipe), place.source, partial(place.images), executor):
+        name = task.source.relative_to(place.source).as_posix()
+        if result.reason:
+            failed.append(Rejected(name, result.reason, task.source_sha256 if result.unreadable else ""))
+        notes = (Noted(name, note, result.largest, task.source_sha256) for note in result.notes)
+        journal.add(result.written, notes)
+        done += len(task.variants)
         progress(done, len(rows))
     return sorted(failed)
 

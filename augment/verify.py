@@ -11,7 +11,7 @@ import pandas as pd
 from augment.build import build, one_line_faults, plan_build
 from augment.build_plan import known_unreadable, versions
 from augment.recipe import Recipe, RecipeError, resolve
-from augment.rendering.scheduler import outcomes
+from augment.rendering.scheduler import render_all
 from augment.rendering.tasks import Style
 from augment.sources.scan import digest, digest_all, scan
 from augment.storage import image_folder
@@ -140,16 +140,16 @@ def _rendered_again(
     expected = dict(zip(rows["path"], rows["sha256"], strict=True))
     done = 0
     try:
-        for job, outcome in outcomes(rows, Style.of(_recipe(card)), place.source, scratch, executor):
-            for variant in job.variants if outcome.reason else ():
-                yield variant.path, f"{job.source}: {outcome.reason}"
-            for image in outcome.written:
+        for task, result in render_all(rows, Style.of(_recipe(card)), place.source, scratch, executor):
+            for variant in task.variants if result.reason else ():
+                yield variant.path, f"{task.source}: {result.reason}"
+            for image in result.written:
                 if image.sha256 == expected[image.path]:
                     (place.root / image.path).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(scratch / image.path, place.root / image.path)
                 else:
                     yield image.path, f"comes out otherwise: {_version_change(card)}"
-            done += len(job.variants)
+            done += len(task.variants)
             progress(done, len(rows))
     finally:
         image_folder.remove(scratch)

@@ -30,37 +30,37 @@ _CHANGED = "its bytes are no longer those that were planned with"
 cv2.setNumThreads(1)  # the pool has a worker a core already
 
 
-def run(job: RenderTask) -> RenderResult:
+def run(task: RenderTask) -> RenderResult:
     """Read, render and write one source's variants.
 
     Raises:
         OSError: an image can't be written (the disk is full, say). What is wrong with the source is returned.
     """
     try:
-        data = read_image(job.source, job.style.max_pixels)
-        if hashlib.sha256(data).hexdigest() != job.source_sha256:
+        data = read_image(task.source, task.style.max_pixels)
+        if hashlib.sha256(data).hexdigest() != task.source_sha256:
             return RenderResult([], _CHANGED)
-        decoded = _decode(data, job.style)
+        decoded = _decode(data, task.style)
     except OSError as error:
         if memory.is_lack(error):
             raise
         return RenderResult([], f"can't be read: {error.strerror}")
     except UnreadableImage as error:
-        return RenderResult([], str(error), unreadable=True) if _is_as_planned(job) else RenderResult([], _CHANGED)
-    rendered = [_render_one(decoded.pixels, variant, job.style) for variant in job.variants]
-    width, height = job.style.size
+        return RenderResult([], str(error), unreadable=True) if _is_as_planned(task) else RenderResult([], _CHANGED)
+    rendered = [_render_one(decoded.pixels, variant, task.style) for variant in task.variants]
+    width, height = task.style.size
     written = []
-    for variant, (jpeg, transform) in zip(job.variants, rendered, strict=True):
-        _write(job.images / variant.path, jpeg)
+    for variant, (jpeg, transform) in zip(task.variants, rendered, strict=True):
+        _write(task.images / variant.path, jpeg)
         written.append(Written(variant.path, variant.seed, transform, width, height, hashlib.sha256(jpeg).hexdigest()))
     return RenderResult(written, notes=decoded.notes, largest=decoded.largest)
 
 
-def _is_as_planned(job: RenderTask) -> bool:
+def _is_as_planned(task: RenderTask) -> bool:
     """Whether the source is what was planned with; it may be too large to be read at once."""
     try:
-        with job.source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == job.source_sha256
+        with task.source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == task.source_sha256
     except OSError:
         return False
 

@@ -30,10 +30,10 @@ class DispatchError(UserError):
     """Workers die, or have too little memory; the message names the file and the fix."""
 
 
-def outcomes(
+def render_all(
     rows: pd.DataFrame, style: Style, source: Path, images: Path, executor: Executor
 ) -> Iterator[tuple[RenderTask, RenderResult]]:
-    """Render rows of a plan, one job a source, and yield each job with its outcome as they come in.
+    """Render rows of a plan, one task a source, and yield each task with its result as they come in.
 
     Args:
         rows: the columns path (relative to `images`), source, source_sha256, variant and seed.
@@ -49,7 +49,7 @@ def outcomes(
     for folder in sorted({images / path.rpartition("/")[0] for path in rows["path"]}):
         folder.mkdir(parents=True, exist_ok=True)
     batches = _batches(rows, style, source, images)
-    for batch in results(run_all, batches, executor, lambda job: job.source, _crashed):
+    for batch in results(run_all, batches, executor, lambda task: task.source, _crashed):
         yield from batch
 
 
@@ -66,29 +66,29 @@ def unreadable_among(
         sources: the columns source and source_sha256.
         style: what all images have in common.
         source: the source folder.
-        executor: as `outcomes` takes it.
+        executor: as `render_all` takes it.
         progress: called with (sources done, sources in all).
 
     Raises:
         DispatchError: as `results` has it.
     """
     rows = zip(sources["source"], sources["source_sha256"], strict=True)
-    jobs = (RenderTask(source / name, sha256, source, (), style) for name, sha256 in rows)  # no variants: only decoded
-    batches = iter(lambda: list(islice(jobs, _BATCH)), [])
+    tasks = (RenderTask(source / name, sha256, source, (), style) for name, sha256 in rows)  # no variants: only decoded
+    batches = iter(lambda: list(islice(tasks, _BATCH)), [])
     unreadable, done = [], 0
-    for batch in results(run_all, batches, executor, lambda job: job.source, _crashed):
-        for job, outcome in batch:
-            if outcome.reason:
-                unreadable.append(rejection(job, outcome, source))
+    for batch in results(run_all, batches, executor, lambda task: task.source, _crashed):
+        for task, result in batch:
+            if result.reason:
+                unreadable.append(rejection(task, result, source))
         done += len(batch)
         progress(done, len(sources))
     return sorted(unreadable)
 
 
-def rejection(job: RenderTask, outcome: RenderResult, source: Path) -> Rejected:
+def rejection(task: RenderTask, result: RenderResult, source: Path) -> Rejected:
     """A source that can't be used, with its checksum if its bytes are to blame."""
-    name = job.source.relative_to(source).as_posix()
-    return Rejected(name, outcome.reason, job.source_sha256 if outcome.unreadable else "")
+    name = task.source.relative_to(source).as_posix()
+    return Rejected(name, result.reason, task.source_sha256 if result.unreadable else "")
 
 
 def results(
@@ -167,17 +167,17 @@ def _stopped(file: str | Path, error: BaseException) -> str:
     return f"{file}: {cause}; run the same command again to go on, with fewer --workers or on a larger machine"
 
 
-def _crashed(job: RenderTask, reason: str) -> tuple[RenderTask, RenderResult]:
-    return job, RenderResult([], reason, unreadable=True)
+def _crashed(task: RenderTask, reason: str) -> tuple[RenderTask, RenderResult]:
+    return task, RenderResult([], reason, unreadable=True)
 
 
 def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[list[RenderTask]]:
     """Jobs, one a source, in batches of about `_BATCH` images."""
     batch: list[RenderTask] = []
     size = 0
-    for job in _jobs(rows, style, source, images):
-        batch.append(job)
-        size += len(job.variants)
+    for task in _tasks(rows, style, source, images):
+        batch.append(task)
+        size += len(task.variants)
         if size >= _BATCH:
             yield batch
             batch, size = [], 0
@@ -185,8 +185,8 @@ def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> It
         yield batch
 
 
-def _jobs(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[RenderTask]:
-    """A job for each run of rows that have the same source, as plans and manifests list them."""
+def _tasks(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[RenderTask]:
+    """A task for each run of rows that have the same source, as plans and manifests list them."""
     variants: list[Variant] = []
     previous = ("", "")
     columns = ("source", "source_sha256", "path", "variant", "seed")

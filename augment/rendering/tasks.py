@@ -60,7 +60,7 @@ class Written(NamedTuple):
 
 
 class RenderResult(NamedTuple):
-    """What came of a job: the images written, or why the source can't be used and whether its bytes are to blame."""
+    """The result of a task: the images written, or why the source can't be used and whether its bytes are to blame."""
 
     written: list[Written]
     reason: str = ""

@@ -21,12 +21,12 @@ def check(style: Style) -> None:
     pipeline(style)
 
 
-def run_all(jobs: Sequence[RenderTask]) -> list[tuple[RenderTask, RenderResult]]:
-    """Each job with what came of it.
+def run_all(tasks: Sequence[RenderTask]) -> list[tuple[RenderTask, RenderResult]]:
+    """Each task with its result.
 
     Raises:
         OSError: as `render.run` has it.
     """
     from augment.rendering.render import run
 
-    return [(job, run(job)) for job in jobs]
+    return [(task, run(task)) for task in tasks]
