@@ -15,7 +15,7 @@ from common.images.pixels import UnreadableImage, decode
 from manifests import contract
 from train.evaluation import compare, curves, results
 from train.evaluation.results import Finished, ResultsError
-from train.reporting import error_analysis, figures, forest_plot, model_card, plots
+from train.reporting import error_analysis, figures, forest_plot, model_card, plots, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -82,8 +82,7 @@ def write(runs: list[Path], root: Path, out: Path, load_heat: LoadHeat, progress
     for number, (folder, run) in enumerate(zip(folders, finished, strict=True), 1):
         sections.append(_section(f"run{number}", folder, run, root, load_heat))
         progress(number, len(folders) + 1)
-    compared, uncompared = _compared(finished)
-    page = _rendered(sections, compared, uncompared, figures.sizes(finished))
+    page = _rendered(sections, *_compared(finished), figures.sizes(finished))
     progress(len(folders) + 1, len(folders) + 1)
     try:
         contract.write_atomically(out, page)
@@ -237,24 +236,28 @@ def _rescaling(folder: Path) -> figures.Shown | None:
     return figures.Shown("What rescaling loses", picture, alt, table)
 
 
-def _compared(runs: list[Finished]) -> tuple[list[forest_plot.Forest], str]:
-    """The comparison of all runs and phases, and why there is none."""
+def _compared(runs: list[Finished]) -> tuple[list[str], list[forest_plot.Forest], str]:
+    """The verdict, the comparison of all runs and phases, and why there is none."""
     shown = [forest_plot.accuracies(runs)]
     try:
         found = compare.differences(runs, lambda done, total: None)  # noqa: ARG005
     except ResultsError as error:
-        return shown, str(error)
-    texts = compare.as_text(found)
+        return verdict.verdict(runs, None), shown, str(error)
+    sentences, texts = verdict.verdict(runs, found), compare.as_text(found)
     if len(runs) == 1:  # whose name says nothing
         for each in (found, texts):
             each[["first", "second"]] = each[["first", "second"]].map(
                 lambda name: name.removeprefix(f"{runs[0].name} ")
             )
-    return shown + forest_plot.differences(found, texts), ""
+    return sentences, shown + forest_plot.differences(found, texts), ""
 
 
 def _rendered(
-    sections: list[RunSection], compared: list[forest_plot.Forest], uncompared: str, sizes: figures.Shown | None
+    sections: list[RunSection],
+    sentences: list[str],
+    compared: list[forest_plot.Forest],
+    uncompared: str,
+    sizes: figures.Shown | None,
 ) -> str:
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     environment = html.environment(TEMPLATES)
@@ -265,6 +268,7 @@ def _rendered(
         style_hash=html.policy_hash(style),
         sections=sections,
         notices=sorted({str(each.run.settings.get("notice") or "") for each in sections} - {""}),
+        verdict=sentences,
         compared=compared,
         uncompared=uncompared,
         sizes=sizes,

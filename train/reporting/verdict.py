@@ -1,0 +1,72 @@
+"""Two or three sentences that the figures of some runs allow, for whoever reads no further."""
+
+import pandas as pd
+
+from train.evaluation.results import Finished, interval
+
+_BETTER = {"the second is better": "better", "the first is better": "worse"}
+
+
+def verdict(runs: list[Finished], found: pd.DataFrame | None) -> list[str]:
+    """The result in sentences: of one run how good it is, of several how each differs from the first.
+
+    Args:
+        runs: finished runs.
+        found: their differences on the test images, as `compare.differences` has them; None where there are none.
+    """
+    if len(runs) == 1:
+        sentences = [_of_one(runs[0])]
+        phases = list(runs[0].metrics)
+        if found is not None and len(phases) == 2:
+            first, second = (f"{runs[0].name} {phase}" for phase in phases)
+            sentences += _of_pair(found, first, second, "Fine-tuning", "the frozen phase alone")
+        return sentences
+    if found is None:
+        return []
+    base, phase = runs[0], list(runs[0].metrics)[-1]
+    sentences = []
+    for run in runs[1:]:
+        if phase in run.metrics:
+            sentences += _of_pair(found, f"{base.name} {phase}", f"{run.name} {phase}", run.name, base.name)
+    return sentences
+
+
+def _of_one(run: Finished) -> str:
+    phase, of_phase = list(run.metrics.items())[-1]
+    split = "test" if "test" in of_phase else "val"
+    measured = of_phase[split]
+    point, decided = list(measured["decisions"].items())[-1]
+    where = {"chosen": "at the threshold chosen on validation", "0.5": "at a threshold of 0.5"}.get(point, "")
+    return (
+        f"On {measured['images']:,} {'test' if split == 'test' else 'validation'} images of {measured['patients']:,} "
+        f"patients the {phase} model has an AUROC of {interval(measured['auroc'])} and, {where or 'by the most probable class'},"
+        f" an accuracy of {interval(decided['accuracy'])}."
+    )
+
+
+def _of_pair(found: pd.DataFrame, first: str, second: str, name: str, base: str) -> list[str]:
+    """How `second` differs from `first`, in ranking and in decisions, and why the two may differ."""
+    rows = found[(found["first"] == first) & (found["second"] == second)].set_index("figure")
+    if rows.empty:
+        return []
+    ranking, decisions = rows.loc["AUROC"], rows.drop("AUROC")
+    decided = decisions.iloc[-1]  # at the chosen thresholds, where there are some
+    parts = [_said(ranking, "ranking (AUROC)"), _said(decided, decisions.index[-1])]
+    sentences = [f"{name} against {base}: {' and '.join(parts)}."]
+    at_half = decisions.iloc[0]
+    if at_half["words"] in _BETTER and ranking["words"] not in _BETTER and len(decisions) > 1:
+        sentences.append(
+            f"At a fixed threshold of 0.5 accuracy is {_BETTER[at_half['words']]} ({at_half['difference']:+.3f}): the decision "
+            "line moved, the ranking didn't."
+        )
+    elif ranking["words"] in _BETTER and decided["words"] not in _BETTER:
+        sentences.append("So the order of the images changed more than the decisions that the threshold makes of it.")
+    return sentences
+
+
+def _said(row: "pd.Series[float]", figure: str) -> str:
+    if pd.isna(row["difference"]):
+        return f"{figure} is not defined"
+    bounds = "" if pd.isna(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    how = _BETTER.get(str(row["words"]))
+    return f"{f'{how} in' if how else 'no evidence of a difference in'} {figure}: {row['difference']:+.3f}{bounds}"
