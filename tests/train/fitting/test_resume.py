@@ -19,6 +19,8 @@ def started(manifest: Path, run: str, environment: dict[str, str], cache: str, s
     root = manifest.parent.parent
     options = ["--weights", "random", "--epochs", str(EPOCHS), "--fine-tune-epochs", str(EPOCHS), "--batch-size", "8"]
     options += [
+        "--engine",
+        "tensorflow",
         "--seed",
         str(seed),
         "--learning-rate",
