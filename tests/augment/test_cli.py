@@ -143,8 +143,8 @@ def test_a_build_ends_with_a_table_and_where_things_are(folder: Path, run) -> No
     assert (first.returncode, first.stderr) == (0, "")
     lines = [line.split() for line in first.stdout.splitlines()]
     assert lines[0] == ["Split", "Label", "Sources", "Images", "Augmented"]
-    assert ["train", "NORMAL", "4", "16"] in lines
-    assert ["test", "PNEUMONIA", "3", "3"] in lines
+    assert ["train", "NORMAL", "4", "16", "12", "(75%)"] in lines
+    assert ["test", "PNEUMONIA", "3", "3", "0", "(0%)"] in lines
     assert "Rendered 45 images, reused 0: data/augmented/set" in first.stdout
     assert first.stdout.endswith("Manifest: manifests/set.csv\n")
     rows = contract.read(folder / "manifests" / "set.csv")

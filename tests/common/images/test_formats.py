@@ -76,5 +76,5 @@ def test_any_bytes_have_an_answer(head: bytes) -> None:
 
 def test_no_decoder_is_imported() -> None:
     """A scan of a million files needs neither Pillow nor OpenCV."""
-    code = "import sys, manifests.formats; sys.exit('PIL' in sys.modules or 'cv2' in sys.modules)"
+    code = "import sys, common.images.formats; sys.exit('PIL' in sys.modules or 'cv2' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)

@@ -346,7 +346,7 @@ def test_libtiff_prints_nothing(tmp_path: Path) -> None:
             (tmp_path / f"{compression}{samples.itemsize}.tiff").write_bytes(data)
             (tmp_path / f"{compression}{samples.itemsize}.cut.tiff").write_bytes(file.getvalue()[:-200])
     code = (
-        "import sys, pathlib\nfrom manifests.pixels import UnreadableImage, decode\n"
+        "import sys, pathlib\nfrom common.images.pixels import UnreadableImage, decode\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
         "    try:\n        decode(path.read_bytes())\n    except UnreadableImage:\n        pass\n"
     )

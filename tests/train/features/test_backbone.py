@@ -139,7 +139,7 @@ WRONG += [functools.partial(of_kind, value=value) for value in (b"x", 1 + 2j, np
 
 
 @pytest.fixture(scope="module")
-def inference_model(backbone: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def whole(backbone: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A weights file as it should be."""
     path = tmp_path_factory.mktemp("weights") / "whole.weights.h5"
     backbone.save_weights(path)

@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(image_set: Callable[..., Path]) 
 
 def test_listing_does_not_load_tensorflow(tmp_path: Path) -> None:
     """It answers in a blink."""
-    code = "import sys, train.cache; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    code = "import sys, train.features.cache; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

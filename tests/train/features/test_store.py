@@ -84,7 +84,7 @@ def test_what_a_kill_leaves_half_written_is_written_over(
 def test_a_killed_writer_loses_its_last_batch_at_most(tmp_path: Path) -> None:
     """Real kills at random moments: every line of the index has its rows, and the next writer goes on."""
     code = (
-        "import sys; from pathlib import Path; from tests.train.test_store import *\n"
+        "import sys; from pathlib import Path; from tests.train.features.test_store import *\n"
         "store = Store(Path(sys.argv[1]), SHAPES, np.dtype('float32')); store.create({})\n"
         "print(flush=True); start = len(store.index())\n"
         "for n in range(start, 10**6, 4): store.append([checksum(k) for k in range(n, n + 4)], arrays(list(range(n, n + 4))))\n"
