@@ -20,7 +20,7 @@ at_root = click.option(
     "--root",
     default=".",
     type=click.Path(path_type=Path),
-    help="What the paths in manifests are relative to.",
+    help="The folder that a set was built in: what the paths in manifests are relative to.",
     show_default=True,
 )
 

@@ -53,22 +53,45 @@ def main() -> None:
     "--backbone",
     default="resnet50v2",
     type=click.Choice(["resnet50v2", "resnet101v2", "resnet152v2"]),
+    help="The network under the new dense layer: ResNetV2 with 50, 101 or 152 layers.",
     show_default=True,
 )
 @click.option(
-    "--epochs", default=10, type=click.IntRange(1), help="At most, with the backbone frozen.", show_default=True
+    "--epochs",
+    default=10,
+    type=click.IntRange(1),
+    help="Most epochs with the backbone frozen; training stops earlier when the validation loss no longer falls.",
+    show_default=True,
 )
-@click.option("--fine-tune-epochs", default=10, type=click.IntRange(0), help="At most, fine-tuning.", show_default=True)
+@click.option(
+    "--fine-tune-epochs",
+    default=10,
+    type=click.IntRange(0),
+    help="Most epochs of fine-tuning; 0: none.",
+    show_default=True,
+)
 @click.option(
     "--fine-tune-layers",
     default=5,
     type=click.IntRange(0),
-    help="Last layers of the backbone to train.",
+    help="How many of the backbone's last layers are fine-tuned.",
     show_default=True,
 )
-@click.option("--batch-size", default=32, type=click.IntRange(1), show_default=True)
-@click.option("--learning-rate", default=1e-3, type=click.FloatRange(0, min_open=True), show_default=True)
-@click.option("--fine-tune-learning-rate", default=1e-5, type=click.FloatRange(0, min_open=True), show_default=True)
+@click.option("--batch-size", default=32, type=click.IntRange(1), help="Images in a training step.", show_default=True)
+@click.option(
+    "--learning-rate",
+    default=1e-3,
+    type=click.FloatRange(0, min_open=True),
+    help="Adam's, with the backbone frozen.",
+    show_default=True,
+)
+@click.option(
+    "--fine-tune-learning-rate",
+    default=1e-5,
+    type=click.FloatRange(0, min_open=True),
+    help="Adam's, while fine-tuning.",
+    show_default=True,
+)
 @click.option(
     "--engine",
     default="auto",
@@ -96,7 +119,13 @@ def main() -> None:
     help="Choose the threshold that finds this share of the positives on validation.  [default: the one with the best "
     "balanced accuracy]",
 )
-@click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), show_default=True)
+@click.option(
+    "--seed",
+    default=0,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Of the new layer's first weights and of the order of the images.",
+    show_default=True,
+)
 @quiet
 @as_json
 @at_root
