@@ -25,6 +25,7 @@ from common.worker import DONE, FORK, NUMBER, UNLOADABLE
 _TRIES = 2  # of a task: a worker may be killed for nothing that its task did
 _STARTS = 5  # of a worker, one after the other, before none is to be had
 _PATIENCE = 10  # seconds that killed processes have to end; one that hangs in the kernel is left to itself
+_IMPORT_SECONDS = 300  # that the imports may take: without memory, some of them ask for it for ever
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 P = ParamSpec("P")
@@ -210,7 +211,9 @@ class _ForkServer:
     """The process that workers are forked from. None but the pool's threads ask it for something, one at a time."""
 
     def __init__(self, modules: Sequence[str]) -> None:
+        self._modules = modules
         self._control, theirs = socket.socketpair()
+        self._control.settimeout(_IMPORT_SECONDS)
         program = f"import sys; sys.path[:] = {sys.path!r}\nfrom common.worker import serve\n"
         program += f"serve({theirs.fileno()}, {list(modules)!r})"
         with theirs:
@@ -226,6 +229,13 @@ class _ForkServer:
             try:
                 socket.send_fds(self._control, [NUMBER.pack(request)], descriptors)
                 answer = self._control.recv(NUMBER.size, socket.MSG_WAITALL)
+            except TimeoutError:
+                self.is_over = True
+                self.process.kill()
+                raise WorkerStartError(
+                    f"the worker processes have not started within {_IMPORT_SECONDS} s, importing "
+                    f"{', '.join(self._modules)}: the machine may be short of memory"
+                ) from None
             except OSError:
                 answer = b""
             if len(answer) < NUMBER.size:
@@ -275,7 +285,7 @@ class _Worker:
         self._pipe.close()  # that alone ends it; without the fork server, its number may be another process's by now
         if not self._fork_server.is_over:
             self.kill()  # the exit code of one that is dying already stays
-        with suppress(_Gone):
+        with suppress(_Gone, WorkerStartError):
             return self._fork_server.ask(self._number)
         return None
 

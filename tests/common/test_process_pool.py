@@ -186,6 +186,18 @@ def test_a_task_whose_module_cannot_be_imported_is_an_error(tasks, tmp_path: Pat
         pool.submit(tasks.stay, tmp_path / "started").result(timeout=60)
 
 
+def test_imports_that_never_end_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SciPy's OpenBLAS does it with too little memory: the wait has an end, and the error names the modules."""
+    monkeypatch.setattr("common.process_pool._IMPORT_SECONDS", 1)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "endless_import.py").write_text("while True:\n    pass\n")
+    with (
+        ProcessPool(2, ["endless_import"]) as pool,
+        pytest.raises(WorkerStartError, match="not started within 1 s, importing endless_import"),
+    ):
+        pool.submit(abs, -1).result(timeout=60)
+
+
 def test_no_more_processes_than_the_system_allows_is_an_error() -> None:
     """It says why."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
