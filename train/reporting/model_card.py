@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from manifests.balance import unevenness
 from train.evaluation.results import Finished
 
 USE = (
@@ -132,6 +133,7 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
             f"{augmented:,} of the {validation:,} validation images are augmented, so {_by_validation(run)} by images that "
             "differ from the test images as the train images do."
         )
+    found += [f"{each[0].upper()}{each[1:]}." for each in ([] if rows is None else unevenness(rows))]
     return [*found, _of_the_data(run), _of_the_weights(run), _EVIDENCE]
 
 
@@ -187,6 +189,8 @@ def _recipe(set_card: dict[str, Any]) -> str:
     steps = [f"augmented by {', '.join(names)}" if names else "not augmented"]
     if isinstance(target, int):
         steps.insert(0, f"filled to {target:,} images a class")
+    if recipe.get("augmented_share") is not None:
+        steps.append("the same share of each class in train")
     if isinstance(size, list) and len(size) == 2:
         steps.append(f"{size[0]} x {size[1]} pixels")
     return f"Patients split first, none in two splits; {', '.join(steps)}"
