@@ -318,5 +318,5 @@ def test_a_target_of_a_million_is_planned(tmp_path: Path, build) -> None:
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines()]
     for split, label, sources, images in (("train", "NORMAL", "3", "800,000"), ("val", "NORMAL", "1", "200,000")):
-        assert [split, label, sources, images] in lines
+        assert [split, label, sources, images] in [line[:4] for line in lines]
     assert not (tmp_path / "manifests").exists()
