@@ -251,7 +251,11 @@ def test_seeds_are_functions_of_set_seed_bytes_and_variant(sources: pd.DataFrame
 def test_taking_a_patient_away_moves_few_others(
     sources: pd.DataFrame, data: st.DataObject, per_class: int, seed: int
 ) -> None:
-    """One patient less: what stays keeps its seeds, and at most two other patients of the class change sides."""
+    """One patient less: what stays keeps its seeds, and at most three other patients of the class change sides.
+
+    With 7 patients instead of 8, both 0.2 for test and 0.2 for val round to one less: one goes from test to val, two from
+    val to train.
+    """
     wanted = recipe(per_class=per_class, seed=seed)
     pooled = sources[sources["split"] != "test"]
     gone = data.draw(st.sampled_from(sorted(pooled["group"].unique())))
@@ -262,7 +266,7 @@ def test_taking_a_patient_away_moves_few_others(
     assert (both["seed"] == both["seed_after"]).all()
     moved = both[both["split"] != both["split_after"]]
     assert set(moved["label"]) <= {label}
-    assert moved["group"].nunique() <= 2
+    assert moved["group"].nunique() <= 3
 
 
 @given(folders(), TARGETS, SEEDS, st.randoms(use_true_random=False))
