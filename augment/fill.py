@@ -1,12 +1,11 @@
 """How many images each source of a class gives, and which of them are augmented.
 
-The class must not be predictable from whether an image is augmented. Where one class is filled up with variants and another isn't, a network learns
-their mark (blur of interpolation, repeated edges) as if it were the class; with `augmented_share` every class of a
-split holds the same share of variants.
+The class must not be predictable from whether an image is augmented. Where one class is filled up with variants and
+another isn't, a network learns their mark (blur of interpolation, repeated edges) as if it were the class; with
+`augmented_share` every class of a split holds the same share of variants.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,13 +17,6 @@ from common.errors import UserError
 
 class FillError(UserError):
     """A class can't be brought to its target; the message says why and what to do, but not where."""
-
-
-class Filled(NamedTuple):
-    """What each source of a class gives: `counts` images, numbered from `first`: 0, the source itself, or 1."""
-
-    counts: NDArray[np.int64]
-    first: NDArray[np.int64]
 
 
 def originals(have: int, least: int, split: str, recipe: Recipe) -> tuple[int, int]:
@@ -61,14 +53,19 @@ def originals(have: int, least: int, split: str, recipe: Recipe) -> tuple[int, i
     return images, shown
 
 
-def fill(members: pd.DataFrame, images: int, shown: int, hash_of: Callable[[str], int]) -> Filled:
+def fill(
+    members: pd.DataFrame, images: int, shown: int, hash_of: Callable[[str], int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Share a class's images out over its sources: equal to within one.
 
     Args:
         members: its sources, with the columns first_seed and source_sha256.
         images: how many there are to be.
         shown: how many of them are to be sources as they are.
-        hash_of: draws, by a text: which sources give one image more, and which are shown as they are.
+        hash_of: draws, by a text, which sources are shown as they are.
+
+    Returns:
+        For each source how many images it gives, and the number of the first: 0, the source itself, or 1.
     """
     have = len(members)
     counts = np.full(have, images // have)
@@ -77,4 +74,4 @@ def fill(members: pd.DataFrame, images: int, shown: int, hash_of: Callable[[str]
     drawn = [hash_of(f"original:{sha256}") for sha256 in members["source_sha256"].iloc[used]]
     first = np.ones(have, dtype=np.int64)
     first[used[np.argsort(drawn, kind="stable")[:shown]]] = 0
-    return Filled(counts, first)
+    return counts, first

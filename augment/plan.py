@@ -8,6 +8,7 @@ so that adding or taking away a source moves few others.
 import hashlib
 import re
 import unicodedata
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -67,25 +68,27 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)
     sources["first_seed"] = [variant_seed(recipe.seed, sha256, 0) for sha256 in sources["source_sha256"]]
-    filled = sources.assign(count=0, first=0)
+    counts, first = np.zeros((2, len(sources)), dtype=np.int64)
     sides = _by_side(sources, labels)
+    least = {
+        split: min(filter(None, (len(of) for (where, _), of in sides if where == split)), default=0) for split in SPLITS
+    }
     for (split, label), members in sides:
         target = recipe.targets[split]
         if len(members) == 0:
             if split == "train" or target:
                 raise PlanError(_lack(sources, in_pool, split, label, recipe))
             continue
-        least = min(len(of_label) for (of_split, _), of_label in sides if of_split == split and len(of_label))
         try:
-            images, shown = originals(len(members), least, split, recipe)
+            images, shown = originals(len(members), least[split], split, recipe)
         except FillError as error:
             raise PlanError(f"{label} in {split}: {error}") from None
-        counts, first = fill(sources.loc[members], images, shown, lambda text: _hash(f"{recipe.seed}:{text}"))
-        filled.loc[members, "count"], filled.loc[members, "first"] = counts, first
-        for name in sources.loc[members[counts == 0], "source"]:
+        draw = partial(_drawn, recipe.seed)
+        counts[members], first[members] = fill(sources.loc[members], images, shown, draw)
+        for name in sources.loc[members[counts[members] == 0], "source"]:
             reason = f"sampled down: {label} has {len(members):,} sources in {split}, the recipe wants {target:,}"
             left_out.append(Rejected(name, reason))
-    rows = _rows(filled, recipe)
+    rows = _rows(sources.assign(count=counts, first=first), recipe)
     absent = [
         (split, label)
         for split in SPLITS
@@ -124,6 +127,10 @@ def variant_seed(set_seed: int, source_sha256: str, variant: int) -> int:
     return _hash(f"{set_seed}:{source_sha256}:{variant}")
 
 
+def _drawn(set_seed: int, text: str) -> int:
+    return _hash(f"{set_seed}:{text}")
+
+
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
@@ -156,7 +163,8 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
     for units in strata.values():
         test = 0 if has_test else _share(recipe.test, len(units))
         val = 0 if has_val else min(_share(recipe.val, len(units)), max(len(units) - test - 1, 0))
-        sides = ["test"] * test + ["val"] * val + ["train"] * (len(units) - test - val)
+        # val and test from either end: if both shares round to one less, one patient each moves, and no third between them
+        sides = ["val"] * val + ["train"] * (len(units) - test - val) + ["test"] * test
         assigned.update(zip(units, sides, strict=True))
     return split.where(split != "", sources["unit"].map(assigned))
 
