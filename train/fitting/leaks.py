@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -129,28 +129,18 @@ def learnt(dataset: Dataset, cache: Path | None) -> pd.DataFrame:
     found["group_sha256"] = rows["group"].map(_digest)
     found["thumbnail"] = ""
     if cache:
-        pictures = _pictures(dataset, rows)
-        drawn = _thumbnails(dict(pictures.values()), cache)
-        found.loc[list(pictures), "thumbnail"] = [encoded(drawn[sha256]) for sha256, _ in pictures.values()]
+        one_each = rows.sort_values("variant", kind="stable").drop_duplicates(["split", "source"])
+        shown = one_each[one_each["variant"] == 0]
+        drawn = _thumbnails(dict(zip(shown["sha256"], dataset.paths(shown), strict=True)), cache, _of_image)
+        found.loc[shown.index, "thumbnail"] = [encoded(drawn[sha256]) for sha256 in shown["sha256"]]
+        hidden = one_each[one_each["variant"] > 0]  # the set holds variants of these only: the source shows them
+        folder = dataset.root / str(dataset.card.get("source", ""))
+        paths = {row.source_sha256: folder / row.source for row in hidden.itertuples()}
+        drawn = _thumbnails(paths, cache, _of_source)
+        found.loc[hidden.index, "thumbnail"] = [
+            encoded(drawn[sha256]) if sha256 in drawn else "" for sha256 in hidden["source_sha256"]
+        ]
     return found[list(KINDS)]
-
-
-def _pictures(dataset: Dataset, rows: pd.DataFrame) -> dict[int, tuple[str, Path]]:
-    """By one row of each source: the checksum and path of the file that shows the source unaugmented.
-
-    A source of which the set holds variants only is looked for in the source folder; if it is there no more, or is
-    another, it has none.
-    """
-    one_each = rows.sort_values("variant", kind="stable").drop_duplicates(["split", "source"]).sort_index()
-    is_shown, folder = one_each["variant"] == 0, dataset.root / str(dataset.card.get("source", ""))
-    found = dict(zip(one_each.index, zip(one_each["sha256"], dataset.paths(one_each), strict=True), strict=True))
-    for row in one_each[~is_shown].itertuples():
-        file = folder / row.source
-        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == row.source_sha256:
-            found[row.Index] = (row.source_sha256, file)
-        else:
-            del found[row.Index]
-    return found
 
 
 def write(run: Path, dataset: Dataset, cache: Path) -> None:
@@ -202,8 +192,13 @@ def _digest(group: str) -> str:
     return hashlib.sha256(group.encode()).hexdigest()
 
 
-def _thumbnails(paths: dict[str, Path], cache: Path) -> dict[str, Thumbnails]:
-    """The thumbnails of image files by checksum, kept beside the activations: a second run reads no image."""
+def _thumbnails(
+    paths: dict[str, Path], cache: Path, draw: Callable[[Path, str], Thumbnails | None]
+) -> dict[str, Thumbnails]:
+    """The thumbnails of image files by checksum, kept beside the activations: a second run reads no image.
+
+    `draw` makes that of a file with a checksum; what it gives None for has none.
+    """
     about = {"format": 1, "name": "thumbnails", "size": [_SIDE, _SIDE], "layers": []}
     store = Store(cache / "thumbnails", ((_SIDE**2,),), np.dtype(np.uint8))
     with locked(cache), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -212,13 +207,15 @@ def _thumbnails(paths: dict[str, Path], cache: Path) -> dict[str, Thumbnails]:
         missing = [sha256 for sha256 in paths if sha256 not in index]
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
-            drawn = list(pool.map(lambda sha256: _of_file(paths[sha256], sha256), chunk))
-            store.append(chunk, [np.stack(drawn)])
+            made = zip(chunk, pool.map(lambda sha256: draw(paths[sha256], sha256), chunk), strict=True)
+            if drawn := {sha256: thumbnail for sha256, thumbnail in made if thumbnail is not None}:
+                store.append(list(drawn), [np.stack(list(drawn.values()))])
         index, (kept,) = store.index(), store.read()
-        return {sha256: np.array(kept[index[sha256]]) for sha256 in paths}
+        return {sha256: np.array(kept[index[sha256]]) for sha256 in paths if sha256 in index}
 
 
-def _of_file(path: Path, sha256: str) -> Thumbnails:
+def _of_image(path: Path, sha256: str) -> Thumbnails:
+    """Of an image of the set, which has to be as the manifest says."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
@@ -226,3 +223,12 @@ def _of_file(path: Path, sha256: str) -> Thumbnails:
         return thumbnail(data)
     except UnreadableImage as error:
         raise DatasetError(f"{path}: {error}; build the set again") from None
+
+
+def _of_source(path: Path, sha256: str) -> Thumbnails | None:
+    """Of a source, which may be gone or another by now."""
+    data = path.read_bytes() if path.is_file() else b""
+    try:
+        return thumbnail(data) if hashlib.sha256(data).hexdigest() == sha256 else None
+    except UnreadableImage:
+        return None

@@ -273,6 +273,44 @@ def test_a_second_run_reads_no_image_for_its_record(image_set: Callable[..., Pat
     assert len(first) == (dataset.rows["split"] != "test").sum()
 
 
+def test_a_source_that_the_set_shows_augmented_only_is_known_by_its_file(
+    image_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its thumbnail is the source file's, read once; one that is gone, another by now or no image has none."""
+    dataset = datasets.read(image_set(), tmp_path)
+    rows = dataset.rows.copy()
+    learnt = rows.index[rows["split"] != "test"][:4]
+    data = [*(path.read_bytes() for path in dataset.paths(dataset.rows.loc[learnt[:3]])), b"no image"]
+    for row, content in zip(learnt, data, strict=True):
+        rows.loc[row, "variant"] = 1
+        rows.loc[row, "source_sha256"] = hashlib.sha256(content).hexdigest()
+        file = tmp_path / "source" / rows.loc[row, "source"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    (tmp_path / "source" / rows.loc[learnt[1], "source"]).unlink()
+    (tmp_path / "source" / rows.loc[learnt[2], "source"]).write_bytes(data[0])
+    dataset = dataset._replace(rows=rows)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    found = leaks.learnt(dataset, cache)
+    expected = [leaks.encoded(leaks.thumbnail(data[0])), "", "", ""]
+    assert found.loc[found["source_sha256"].isin(rows.loc[learnt, "source_sha256"]), "thumbnail"].tolist() == expected
+    assert (found["thumbnail"] != "").sum() == len(found) - 3
+    shutil.rmtree(tmp_path / "source")
+    pd.testing.assert_frame_equal(leaks.learnt(dataset, cache), found)
+
+
+def test_of_a_set_without_originals_and_without_its_source_nothing_is_drawn(
+    image_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Every image augmented, the source folder gone: checksums and groups are all there is to go by."""
+    dataset = datasets.read(image_set(), tmp_path)
+    dataset = dataset._replace(rows=dataset.rows.assign(variant=1))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    assert (leaks.learnt(dataset, cache)["thumbnail"] == "").all()
+
+
 @pytest.mark.slow
 def test_copies_of_real_xrays_are_known_and_other_xrays_are_not(xrays_224: Path, xrays_full: Path) -> None:
     """Smaller, larger, in another format or quality: the same picture. Of 2,000 X-rays no other is."""
