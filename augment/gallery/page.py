@@ -1,4 +1,4 @@
-"""A set as one HTML page for people: every source beside its variants, and the figures that show whether a recipe is sane.
+"""A set as one HTML page: every source beside its variants, and the figures that show whether a recipe is sane.
 
 The page refers to the images by relative URLs, or holds a sample of them itself. It works from the file system,
 asks for nothing but those images, and its content security policy holds it to that.
@@ -168,11 +168,14 @@ def _page(
 
 
 def _likeness(rows: pd.DataFrame, ssim: dict[str, float | None]) -> dict[str, Any]:
-    """How many variants were compared, and the spread of what came of it."""
+    """How many variants were compared, with their spread, and how many have no original in the set to compare with."""
     values = pd.Series([value for value in ssim.values() if value is not None], dtype=float)
     spread = {"least": values.min(), "median": values.median(), "most": values.max()} if len(values) else {}
+    beside = rows.groupby(["split", "source"])["variant"].transform("min") == 0
+    alone = int(((rows["variant"] > 0) & ~beside).sum())
     return {
-        "variants": int((rows["variant"] > 0).sum()),
+        "variants": int((rows["variant"] > 0).sum()) - alone,
+        "alone": alone,
         "compared": len(values),
         "failed": len(ssim) - len(values),
     } | spread

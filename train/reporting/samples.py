@@ -27,9 +27,10 @@ def choose(dataset: "Dataset", root: Path) -> Samples:
     rows, variants = dataset.of("train"), {}
     for label in dataset.classes:
         of_label = rows[rows["label"] == label]
-        in_all = of_label.groupby("source")["path"].transform("size")
-        most = of_label.assign(in_all=in_all).sort_values(
-            ["in_all", "source", "variant"], ascending=[False, True, True]
+        of_source = of_label.groupby("source")["variant"]
+        # Sources that are there as they are come first: else there is an after without a before.
+        most = of_label.assign(first=of_source.transform("min"), in_all=of_source.transform("size")).sort_values(
+            ["first", "in_all", "source", "variant"], ascending=[True, False, True, True]
         )[:VARIANTS]
         variants[label] = list(zip(dataset.paths(most), most["variant"].tolist(), strict=True))
     title = " - ".join(filter(None, (dataset.card.get("name"), dataset.card.get("notice"))))

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from augment.gallery import summary
-from augment.gallery.page import sample
+from augment.gallery.page import _likeness, sample
 from augment.gallery.ssim import MOST, extremes, pairs, share, ssim
 from manifests import contract
 
@@ -322,6 +322,24 @@ def test_a_share_is_the_most_that_fits(counts: list[int], most: int) -> None:
     found = share(pd.Series(counts), most)
     assert sum(min(count, found) for count in counts) <= most
     assert max(counts) <= found or sum(min(count, found + 1) for count in counts) > most
+
+
+def test_variants_without_their_original_are_counted_apart(root: Path, call) -> None:
+    """A set that shows a source augmented only has nothing to compare it with: the page says that, and no sample."""
+    rows = contract.read(root / MANIFEST)
+    variants = rows[rows["variant"] > 0]
+    hidden = variants["source"].iloc[0]
+    alone = int((variants["source"] == hidden).sum())
+    kept = rows[(rows["source"] != hidden) | (rows["variant"] > 0)]
+    compared = {pair.path: 0.5 for pair in pairs(kept, root)}
+    found = _likeness(kept, dict(compared))
+    assert (found["variants"], found["alone"], found["compared"]) == (len(variants) - alone, alone, len(compared))
+    assert found["variants"] == found["compared"]
+    contract.write(root / MANIFEST, kept, contract.read_card(root / MANIFEST))
+    assert call("gallery", MANIFEST).exit_code == 0
+    page = (root / PAGE).read_text()
+    assert f"{alone} more have no original of their source in the set" in page
+    assert "These are a sample" not in page
 
 
 def test_of_a_large_set_a_sample_is_compared(tmp_path: Path) -> None:

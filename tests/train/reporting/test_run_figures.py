@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from train.dataset import Dataset
 from train.reporting import run_figures
-from train.reporting.samples import Samples
+from train.reporting.samples import VARIANTS, Samples, choose
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
@@ -67,3 +68,21 @@ def test_very_small_originals_are_measured(tmp_path: Path) -> None:
     Image.fromarray(image).save(tmp_path / "a.png")
     run_figures.rescaling(Samples("title", (1, 1), [tmp_path / "a.png"], {}), tmp_path / "rescaling.png")
     assert len((tmp_path / "rescaling.csv").read_text().splitlines()) == 4
+
+
+def test_before_and_after_are_of_one_source() -> None:
+    """Sources that are there as they are come first, with their variants; the others only where there are too few."""
+    numbers = {"hidden": (1, 2, 3), "a": (0, 1), "b": (0, 1, 2)}
+    rows = pd.DataFrame(
+        [
+            (f"{label}/{source}-v{number}.jpg", label, source, number, "train")
+            for label in ("01", "TRUE")
+            for source, variants in numbers.items()
+            for number in variants
+        ],
+        columns=["path", "label", "source", "variant", "split"],
+    )
+    chosen = choose(Dataset(rows, {}, ("01", "TRUE"), (8, 8), Path(), ""), Path())
+    for label in ("01", "TRUE"):
+        names = [path.name for path, _ in chosen.variants[label]]
+        assert names == ["b-v0.jpg", "b-v1.jpg", "b-v2.jpg", "a-v0.jpg", "a-v1.jpg"][:VARIANTS]
