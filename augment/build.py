@@ -11,7 +11,7 @@ import pandas as pd
 from augment.build_plan import BuildPlan, known_unreadable, make_build_plan, suspects
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.notes import Noted, notes_of, read_notes
-from augment.rendering.scheduler import render_all, unreadable_among
+from augment.rendering.scheduler import rejection, render_all, unreadable_among
 from augment.rendering.tasks import Style, Written
 from augment.rendering.work import check
 from augment.sources.layout import Rejected
@@ -41,7 +41,7 @@ def _unseen(done: int, total: int) -> None:
 
 
 class Built(NamedTuple):
-    """What a build did: the set's build plan, how many images it rendered and reused, what it set aside, and what it noticed."""
+    """What a build did: its plan, how many images it rendered and reused, what it set aside, and what it noticed."""
 
     build_plan: BuildPlan
     rendered: int
@@ -250,7 +250,7 @@ def _render(
     for task, result in render_all(missing, Style.of(build_plan.recipe), place.source, partial(place.images), executor):
         name = task.source.relative_to(place.source).as_posix()
         if result.reason:
-            failed.append(Rejected(name, result.reason, task.source_sha256 if result.unreadable else ""))
+            failed.append(rejection(task, result, place.source))
         notes = (Noted(name, note, result.largest, task.source_sha256) for note in result.notes)
         journal.add(result.written, notes)
         done += len(task.variants)

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from train.dataset import Dataset
 from train.evaluation.intervals import bootstrap, interval
-from train.evaluation.metrics import Ranked, decisions
+from train.evaluation.metrics import Ranked, decisions, described
 from train.features.activations import Activations, Floats, Share, probabilities
 
 MOST = 500  # images of either kind and of a class that are compared: more would hardly narrow the intervals
@@ -105,7 +105,7 @@ def _of_class(
     if min(counts.values()) < _LEAST or min(of_either.values()) < _FOLDS:
         few = min(counts, key=lambda name: counts[name])
         reason = f"{counts[few]} {few} images of {of_either[few]} patients are too few"
-        undefined = {"value": None, "low": None, "high": None, "reason": reason}
+        undefined = described(np.nan, np.nan, np.nan, reason)
         return found | {"probe": undefined, "score": undefined}
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     folds = StratifiedGroupKFold(_FOLDS)
@@ -116,11 +116,11 @@ def _of_class(
     return found
 
 
-def _auroc(augmented: NDArray[np.bool_], scores: Floats, groups: NDArray[Any]) -> dict[str, float]:
+def _auroc(augmented: NDArray[np.bool_], scores: Floats, groups: NDArray[Any]) -> dict[str, Any]:
     """With its 95 % interval by resampling the patients."""
     names, patients = np.unique(groups, return_inverse=True)
     ranking = Ranked(augmented, scores)
     value = float(ranking.areas(np.ones(len(scores)))[0])
     drawn = bootstrap(lambda weights: {"auroc": ranking.areas(weights)[0]}, patients)["auroc"]
     low, high = interval(value, drawn, len(names))
-    return {name: round(float(number), 6) for name, number in (("value", value), ("low", low), ("high", high))}
+    return described(value, low, high, "")

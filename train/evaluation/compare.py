@@ -14,6 +14,7 @@ from train.evaluation.results import Finished, ResultsError
 from train.evaluation.significance import auroc_influence, clustered, holm, mcnemar, permutation
 
 LEVEL = 0.05  # of all tests together, and what each interval leaves out
+FIRST_IS_BETTER, SECOND_IS_BETTER = "the first is better", "the second is better"
 COLUMNS = ("first", "second", "figure", "difference", "low", "high", "p", "p_holm", "p_mcnemar", "words")
 # What the p of a table are, for people.
 TESTS = (
@@ -63,14 +64,15 @@ def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> p
 def as_text(found: pd.DataFrame) -> pd.DataFrame:
     """The same for people: numbers as text, the interval in brackets."""
     table = found[["first", "second", "figure"]].copy()
-    table["difference"] = [_difference(row) for row in found.itertuples(index=False)]
+    table["difference"] = [difference_text(row) for row in found.itertuples(index=False)]
     for column, name in (("p", "p"), ("p_holm", "p (Holm)"), ("p_mcnemar", "McNemar p")):
         table[name] = ["" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in found[column]]
     table["what may be said"] = found["words"]
     return table
 
 
-def _difference(row: Any) -> str:
+def difference_text(row: Any) -> str:
+    """A difference and its interval, `+0.030 [+0.020, +0.040]`, or that there is none."""
     if np.isnan(row.difference):
         return "not defined"
     return f"{row.difference:+.3f}" + ("" if np.isnan(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
@@ -177,4 +179,4 @@ def _words(row: Any) -> str:
         return f"not defined: {row.reason}" if np.isnan(row.difference) else f"no interval: {row.reason}"
     if row.low <= 0 <= row.high or not row.p_holm < LEVEL:
         return "no evidence of a difference"
-    return "the second is better" if row.difference > 0 else "the first is better"
+    return SECOND_IS_BETTER if row.difference > 0 else FIRST_IS_BETTER

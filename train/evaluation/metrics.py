@@ -103,7 +103,7 @@ def metrics(
         else:
             value = values[name]
             low, high = interval(value, drawn[name], count, (0.0, 2.0 if name == "brier" and len(classes) > 2 else 1.0))
-        return _described(float(value), low, high, lacking)
+        return described(float(value), low, high, lacking)
 
     result: dict[str, Any] = {"images": len(labels), "patients": len(names)}
     if len(classes) == 2:
@@ -165,8 +165,8 @@ class _Support:
         return f"an interval needs at least 2 patients{which}; {self.split} holds {patients}"
 
 
-def _described(value: float, low: float, high: float, lacking: str) -> dict[str, Any]:
-    """A figure as metrics.json has it, where nan is not allowed."""
+def described(value: float, low: float, high: float, lacking: str) -> dict[str, Any]:
+    """A figure as metrics.json has it, where nan is not allowed; `lacking` says why, if it or its interval is."""
     numbers = {"value": value, "low": low, "high": high}
     figure: dict[str, Any] = {
         name: round(float(number), 6) if np.isfinite(number) else None for name, number in numbers.items()

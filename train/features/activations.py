@@ -4,6 +4,7 @@ The model that is saved computes in float32, so whatever is measured has to. Wha
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 import keras
@@ -111,8 +112,10 @@ def probabilities(held_out: Share, phase: str, tail: keras.Model, head: keras.la
     pool = keras.layers.GlobalAveragePooling2D()
     inputs = held_out.inputs(phase)
 
-    shapes = [values.shape[1:] for values in inputs.take(held_out.rows[:1])]
-    signature = [tf.TensorSpec((None, *shape), tf.float32) for shape in shapes]
+    starts = range(0, len(held_out.rows), _BATCH)
+    batches = (inputs.take(held_out.rows[start : start + _BATCH]) for start in starts)
+    first = next(batches)
+    signature = [tf.TensorSpec((None, *values.shape[1:]), tf.float32) for values in first]  # one trace for any batch
 
     @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def logits(*taken: tf.Tensor) -> tf.Tensor:
@@ -123,10 +126,9 @@ def probabilities(held_out: Share, phase: str, tail: keras.Model, head: keras.la
             pooled = pool(features[0] if isinstance(features, list) else features)
         return tf.matmul(pooled, head.kernel) + head.bias
 
-    parts = []
-    for start in range(0, len(held_out.rows), _BATCH):
-        taken = inputs.take(held_out.rows[start : start + _BATCH])
-        parts.append(logits(*(tf.constant(values, tf.float32) for values in taken)).numpy())
+    parts = [
+        logits(*(tf.constant(values, tf.float32) for values in taken)).numpy() for taken in chain([first], batches)
+    ]
     return of_logits(np.concatenate(parts).astype(np.float64))
 
 

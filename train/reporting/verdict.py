@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from train.evaluation.compare import FIRST_IS_BETTER, SECOND_IS_BETTER, difference_text
 from train.evaluation.results import Finished, interval
 
-_BETTER = {"the second is better": "better", "the first is better": "worse"}
+_BETTER = {SECOND_IS_BETTER: "better", FIRST_IS_BETTER: "worse"}
 
 
 def verdict(runs: list[Finished], found: pd.DataFrame | None) -> list[str]:
@@ -67,6 +68,5 @@ def _of_pair(found: pd.DataFrame, first: str, second: str, name: str, base: str)
 def _said(row: "pd.Series[float]", figure: str) -> str:
     if pd.isna(row["difference"]):
         return f"{figure} is not defined"
-    bounds = "" if pd.isna(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
     how = _BETTER.get(str(row["words"]))
-    return f"{f'{how} in' if how else 'no evidence of a difference in'} {figure}: {row['difference']:+.3f}{bounds}"
+    return f"{f'{how} in' if how else 'no evidence of a difference in'} {figure}: {difference_text(row)}"
