@@ -1,6 +1,5 @@
 """The command line of `train`: wires the stages together, prints, and turns errors into one line."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
-from train.console import import_tensorflow, table
-from train.inference import cli
+from train.console import RESUME, import_tensorflow, table
+from train.inference import cli as inference
+from train.reporting import cli as reporting
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from train.features.engine import Engine
     from train.features.extract import Features, Progress
     from train.fitting.fit import Fitted, Settings
-    from train.reporting.error_analysis import Heat
 
 # The stages are imported inside the commands: `--help` should answer in a blink, and TensorFlow takes seconds.
-
-
-_RESUME = "Run it again and it goes on where it was. Nothing half-done has its name."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -160,7 +156,7 @@ def fit(
     from common.process_pool import ProcessPool
     from train.reporting import drawing, samples
 
-    with one_line_errors(_RESUME), ProcessPool(1, drawing.MODULES) as drawer:  # which imports while TensorFlow does
+    with one_line_errors(RESUME), ProcessPool(1, drawing.MODULES) as drawer:  # which imports while TensorFlow does
         import_tensorflow()
         from train import dataset as datasets
         from train.evaluation import results
@@ -294,74 +290,14 @@ def _print_run(folder: Path, finished: "Finished") -> None:
     say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")
 
 
-@main.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@as_json
-def compare(runs: tuple[Path, ...], **_: bool) -> None:
-    """Compare RUNs on the test images, frozen and fine-tuned, with intervals and tests, beside the original study.
-
-    \b
-    Example:
-      python -m train compare runs/original runs/augment1 runs/augment2
-    """
-    with one_line_errors(_RESUME):
-        from train.evaluation import compare as difference
-        from train.evaluation import results
-
-        finished = [results.read(run) for run in runs]
-        say(table(results.overview(finished)))
-        with progress("comparisons", "pairs") as show:
-            found = difference.differences(finished, show)
-        print_json(json.loads(found.to_json(orient="records")))
-        if len(found):
-            say("\nThe second less the first, on the same test images:")
-            say(table(difference.as_text(found)))
-            say(f"{found['p'].notna().sum()} tests. {difference.TESTS}")
-
-
-@main.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Where the page goes.  [default: report.html in RUN, or beside several]",
-)
-@at_root
-@quiet
-def report(runs: tuple[Path, ...], out: Path | None, root: Path, **_: bool) -> None:
-    """Write one HTML page of RUNs: numbers, curves, mistakes with the evidence for them, comparison, model card.
-
-    The page holds all that it shows, images of the test patients too: mind whom you send it to.
-
-    \b
-    Example:
-      python -m train report runs/augment1
-      python -m train report runs/original runs/augment1 runs/augment2
-    """
-    with one_line_errors(_RESUME):
-        from train.reporting import page
-
-        out = out or page.default_out(list(runs))
-        with progress("report", "steps") as show:
-            page.write(list(runs), root, out, _heat, show)
-        say(f"Report: {out}")
-
-
-def _heat(run: Path, size: tuple[int, int]) -> "tuple[Heat | None, str]":
-    """What maps evidence with a run's model, or why nothing can."""
-    import_tensorflow()
-    from train.inference import cam, predictor
-
-    try:
-        loaded = predictor.load(run)
-    except predictor.PredictorError as error:
-        return None, str(error)
-    if loaded.size != size:
-        return None, f"model.keras takes images of {loaded.size[0]} x {loaded.size[1]}, the set has others"
-    return cam.GradCam(loaded).heat, ""
-
-
-for command in (cli.predict, cli.evaluate, cli.export, cli.cache):
+for command in (
+    reporting.compare,
+    reporting.report,
+    inference.predict,
+    inference.evaluate,
+    inference.export,
+    inference.cache,
+):
     main.add_command(command)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+RESUME = "Run it again and it goes on where it was. Nothing half-done has its name."  # after an interruption
+
 
 def table(rows: "pd.DataFrame") -> str:
     """A table with text on the left."""

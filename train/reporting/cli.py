@@ -1,0 +1,82 @@
+"""The commands that look at finished runs: compare, report."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
+from train.console import RESUME, import_tensorflow, table
+
+if TYPE_CHECKING:
+    from train.reporting.error_analysis import Heat
+
+# The stages are imported inside the commands: `--help` should answer in a blink.
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@as_json
+def compare(runs: tuple[Path, ...], **_: bool) -> None:
+    """Compare RUNs on the test images, frozen and fine-tuned, with intervals and tests, beside the original study.
+
+    \b
+    Example:
+      python -m train compare runs/original runs/augment1 runs/augment2
+    """
+    with one_line_errors(RESUME):
+        from train.evaluation import compare as difference
+        from train.evaluation import results
+
+        finished = [results.read(run) for run in runs]
+        say(table(results.overview(finished)))
+        with progress("comparisons", "pairs") as show:
+            found = difference.differences(finished, show)
+        print_json(json.loads(found.to_json(orient="records")))
+        if len(found):
+            say("\nThe second less the first, on the same test images:")
+            say(table(difference.as_text(found)))
+            say(f"{found['p'].notna().sum()} tests. {difference.TESTS}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where the page goes.  [default: report.html in RUN, or beside several]",
+)
+@at_root
+@quiet
+def report(runs: tuple[Path, ...], out: Path | None, root: Path, **_: bool) -> None:
+    """Write one HTML page of RUNs: numbers, curves, mistakes with the evidence for them, comparison, model card.
+
+    The page holds all that it shows, images of the test patients too: mind whom you send it to.
+
+    \b
+    Example:
+      python -m train report runs/augment1
+      python -m train report runs/original runs/augment1 runs/augment2
+    """
+    with one_line_errors(RESUME):
+        from train.reporting import page
+
+        out = out or page.default_out(list(runs))
+        with progress("report", "steps") as show:
+            page.write(list(runs), root, out, _heat, show)
+        say(f"Report: {out}")
+
+
+def _heat(run: Path, size: tuple[int, int]) -> "tuple[Heat | None, str]":
+    """What maps evidence with a run's model, or why nothing can."""
+    import_tensorflow()
+    from train.inference import cam, predictor
+
+    try:
+        loaded = predictor.load(run)
+    except predictor.PredictorError as error:
+        return None, str(error)
+    if loaded.size != size:
+        return None, f"model.keras takes images of {loaded.size[0]} x {loaded.size[1]}, the set has others"
+    return cam.GradCam(loaded).heat, ""
