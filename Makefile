@@ -60,7 +60,8 @@ bench-train: $(VENV)/ready-dev  ## Measure training beside plain Keras, on the s
 	@$(BUILD) --recipe "$$RECIPE" && $(PY) benchmarks/training.py manifests/$(NAME).csv --weights "$$WEIGHTS"
 
 lint: $(VENV)/ready-dev
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && $(VENV)/bin/lint-imports
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy \
+		&& $(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"  # its script has no -m
 
 format: $(VENV)/ready-dev  ## Format the code
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
