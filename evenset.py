@@ -3,11 +3,12 @@
 import click
 
 import augment.cli
+import common
 import train.cli
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(augment.__version__, prog_name="evenset")
+@click.version_option(common.__version__, prog_name="evenset")
 def main() -> None:
     """Turn a small, lopsided set of images into a class-balanced one, and train on it.
 

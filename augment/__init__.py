@@ -1,3 +1,11 @@
-"""Builds class-balanced, physically augmented image sets: sources -> recipe -> plan -> rendering -> storage."""
+"""Builds class-balanced, physically augmented image sets: sources -> recipe -> plan -> rendering -> storage.
 
-__version__ = "0.1.0"
+import augment
+
+built = augment.build("even", "data/chest_xray")
+built.place.manifest  # manifests/even.csv
+"""
+
+from augment.api import build, dry_run
+
+__all__ = ["build", "dry_run"]

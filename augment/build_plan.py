@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment import __version__
 from augment.plan import Plan, PlanError, plan
 from augment.recipe import Recipe
 from augment.rendering.tasks import Style
 from augment.sources.layout import Rejected
 from augment.sources.scan import Scan
+from common import __version__
 from manifests.balance import unevenness
 from manifests.contract import SPLITS
 

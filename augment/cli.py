@@ -1,17 +1,17 @@
 """The command line of `augment`: wires the stages together, prints, and turns errors into one line."""
 
-import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
+import augment
 from augment import console
+from augment.api import CORES, Options
 from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
 
 # The stages are imported inside the commands: `--help` should answer in a blink.
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,8 +71,8 @@ def build(
     root: Path,
     workers: int,
     seed: int | None,
-    on_leak: str,
-    on_conflict: str,
+    on_leak: Literal["error", "drop"],
+    on_conflict: Literal["error", "drop"],
     dry_run: bool,
     **_: bool,
 ) -> None:
@@ -86,32 +86,15 @@ def build(
       python -m augment build --recipe augment1 --source data/chest_xray
     """
     with one_line_errors("Run the same command again to go on from here."):
-        from augment import recipe as recipes
-        from augment.rendering.work import MODULES
-        from common.process_pool import ProcessPool
-
-        recipe = recipes.load(recipe_name, seed)
-        preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
-        with ProcessPool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
-            from augment import build as stage
-            from augment.sources.scan import scan
-            from augment.storage.place import Place
-
-            drop = {"drop_leaks": on_leak == "drop", "drop_conflicts": on_conflict == "drop"}
-            images = images or root / "data" / "augmented" / recipe.name
-            manifest = manifest or root / "manifests" / f"{recipe.name}.csv"
-            with progress("reading", "files") as show:
-                scanned = scan(source, recipe.group, workers, show)
-            if dry_run:
-                with progress("decoding", "files") as show:
-                    build_plan = stage.dry_run(scanned, recipe, source, executor, show, **drop)
-                console.print_build_plan(build_plan)
-                say("Dry run: nothing was written.")
-                print_json(console.counted(build_plan))
-                return
-            place = Place(root, source, images, manifest)
-            with progress("checking", "images") as checking, progress("rendering", "images") as show:
-                built = stage.build(scanned, recipe, place, executor, show, checking=checking, **drop)
+        options: Options = {"workers": workers, "seed": seed, "on_leak": on_leak, "on_conflict": on_conflict}
+        if dry_run:
+            build_plan = augment.dry_run(recipe_name, source, **options)
+            console.print_build_plan(build_plan)
+            say("Dry run: nothing was written.")
+            print_json(console.counted(build_plan))
+            return
+        built = augment.build(recipe_name, source, root=root, images=images, manifest=manifest, **options)
+    images, manifest = built.place.images, built.place.manifest
     console.print_build_plan(built.build_plan)
     console.print_notes(built.noted)
     if built.rendered:

@@ -272,10 +272,10 @@ def main() -> None:
     for name, (how, least) in CONTENDERS.items():
         speed = float(np.median(speeds[name]))
         if name.startswith("the floor"):
-            told, wanted = f"within {speed / ours:.2f} x", "within 1.3 x" if how is floor else ""
+            relation, wanted = f"within {speed / ours:.2f} x", "within 1.3 x" if how is floor else ""
         else:
-            told, wanted = f"{ours / speed:.1f} x", f"{least:.0f} x" if least else ""
-        print(f"| {name} | {speed:.0f} | {told} | {wanted} |")
+            relation, wanted = f"{ours / speed:.1f} x", f"{least:.0f} x" if least else ""
+        print(f"| {name} | {speed:.0f} | {relation} | {wanted} |")
     one = float(np.median(speeds["Evenset, 1 worker"]))
     print(f"| Evenset, 1 worker | {one:.0f} | efficiency of {workers}: {ours / one / workers:.0%} | |")
 

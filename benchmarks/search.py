@@ -31,8 +31,8 @@ def trained(manifest: Path, weights: str, layers: int, rate: float) -> Path:
 
 def figures(run: Path, phase: str, split: str) -> dict[str, Any]:
     """The metrics of one split of a run."""
-    told: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))[phase][split]
-    return told
+    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))[phase][split]
+    return metrics
 
 
 def shown(figure: dict[str, Any]) -> str:

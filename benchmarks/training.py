@@ -142,9 +142,9 @@ def main() -> None:
     weights = str(Path(chosen.weights).resolve()) if Path(chosen.weights).is_file() else chosen.weights
     dataset = datasets.read(chosen.manifest, chosen.manifest.resolve().parents[1])
     seconds = plain_keras(dataset, weights, chosen.steps)
-    told = ", ".join(f"{name} {BATCH / taken:.0f}" for name, taken in seconds.items())
+    rates = ", ".join(f"{name} {BATCH / taken:.0f}" for name, taken in seconds.items())
     print(f"{len(dataset.rows):,} images; {os.cpu_count()} cores, {platform.processor() or platform.machine()}")
-    print(f"plain Keras, images/s: {told}")
+    print(f"plain Keras, images/s: {rates}")
     print(
         "| | seconds | plain Keras, scaled | epochs | peak memory | faster | at least |\n| --- | --: | --: | --: | --: | --: | --: |"
     )

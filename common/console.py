@@ -94,5 +94,6 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _silent() -> bool:
-    asked = click.get_current_context().params
+    context = click.get_current_context(silent=True)  # None: called from Python, which shows what it does
+    asked = context.params if context else {}
     return bool(asked.get("quiet") or asked.get("as_json"))

@@ -161,7 +161,7 @@ _QUIET = (
 
 
 class Opened(NamedTuple):
-    """A page in the browser, with the errors it has told and the URLs it has asked for so far."""
+    """A page in the browser, with the errors it has logged and the URLs it has asked for so far."""
 
     page: "Page"
     errors: list[str]
@@ -194,7 +194,7 @@ def open_page(chromium: "Browser") -> Iterator[OpenPage]:
         contexts.append(chromium.new_context(**options))
         shown = Opened(contexts[-1].new_page(), [], [])
         shown.page.on(
-            "console", lambda told: shown.errors.append(told.text) if told.type in ("error", "warning") else None
+            "console", lambda entry: shown.errors.append(entry.text) if entry.type in ("error", "warning") else None
         )
         shown.page.on("pageerror", lambda error: shown.errors.append(str(error)))
         shown.page.on("request", lambda request: shown.requests.append(request.url))

@@ -1,6 +1,5 @@
 """Tables on the terminal, and silence where TensorFlow and converters print notes of their own."""
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -25,18 +24,13 @@ def table(rows: "pd.DataFrame") -> str:
 def import_tensorflow() -> None:
     """Import TensorFlow without its page of build notes, which no setting of its own turns off."""
     if "tensorflow" in sys.modules:
-        return  # a second freeze would keep the models of an earlier command for good
-    gc.disable()  # looking for garbage among all that stays takes a fifth of the import
-    try:
-        with silence():
-            import tensorflow as tf
+        return
+    with silence():
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()
-            # Else a GPU rounds what it multiplies to 10 bits, and a model gives other numbers there than elsewhere.
-            tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
-    finally:
-        gc.enable()
-        gc.freeze()  # nor is it looked through later
+        tf.config.list_physical_devices()
+        # Else a GPU rounds what it multiplies to 10 bits, and a model gives other numbers there than elsewhere.
+        tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pandas as pd
 from markupsafe import Markup
 
-from augment.build import one_line_faults
+from augment.building import one_line_faults
 from augment.gallery import summary
 from augment.gallery.ssim import Extremes, extremes, pairs, share, ssim_of_all
 from common import html

@@ -74,7 +74,7 @@ def test_a_folder_without_fault_is_counted(source: Path, audit) -> None:
     assert sorted((path, path.lstat().st_mtime_ns) for path in source.rglob("*")) == before
 
 
-def test_modes_and_bit_depths_are_told(source: Path, audit) -> None:
+def test_modes_and_bit_depths_are_listed(source: Path, audit) -> None:
     """As the files declare them: 16 bits, colour, alpha, CMYK, one bit, palette, each counted by format."""
     folder = source / "train" / "NORMAL"
     rng = np.random.default_rng(1)
@@ -85,7 +85,7 @@ def test_modes_and_bit_depths_are_told(source: Path, audit) -> None:
     Image.fromarray(rng.integers(0, 2, (9, 9), dtype=np.uint8) > 0).save(folder / "5.tiff")
     Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).quantize(8).save(folder / "6.gif")
     _, report = audit()
-    told = {
+    findings = {
         "PNG I;16 16 bits",
         "PNG RGB 8 bits",
         "PNG RGBA 8 bits",
@@ -93,7 +93,7 @@ def test_modes_and_bit_depths_are_told(source: Path, audit) -> None:
         "TIFF 1 1 bits",
         "GIF P 8 bits",
     }
-    assert report["formats"] == {"JPEG L 8 bits": 15, **dict.fromkeys(told, 1)}
+    assert report["formats"] == {"JPEG L 8 bits": 15, **dict.fromkeys(findings, 1)}
 
 
 def test_unreadable_files_are_listed(source: Path, audit) -> None:
@@ -168,8 +168,8 @@ def test_pixel_identical_images_are_found(source: Path, audit) -> None:
     assert f"1 groups of pixel-identical images:\n  {' = '.join(files)} (across splits)\n" in result.stdout
 
 
-def test_a_group_of_identical_bytes_is_not_told_twice(source: Path, audit) -> None:
-    """Equal bytes are equal pixels; only where more files have the pixels is that group told as well."""
+def test_a_group_of_identical_bytes_is_not_listed_twice(source: Path, audit) -> None:
+    """Equal bytes are equal pixels; only where more files have the pixels is that group listed as well."""
     xray(1).save(source / "train" / "NORMAL" / "x.png")
     shutil.copy(source / "train" / "NORMAL" / "x.png", source / "train" / "NORMAL" / "y.png")
     _, report = audit()
@@ -202,7 +202,7 @@ def test_near_identical_images_are_found(source: Path, audit) -> None:
 
 
 def test_a_folder_without_splits_has_no_leaks(tmp_path: Path, make_source, call) -> None:
-    """CLASS/*: counted under 'all', and look-alikes are told, but nothing crosses splits."""
+    """CLASS/*: counted under 'all', and look-alikes are listed, but nothing crosses splits."""
     make_source(tmp_path / "plain", {"NORMAL": 3, "b": 3})
     shutil.copy(first(tmp_path / "plain" / "b"), tmp_path / "plain" / "NORMAL" / "copy.jpeg")
     result = call("audit", tmp_path / "plain", "--strict")
@@ -218,9 +218,9 @@ def test_long_lists_are_cut_on_the_screen_only(source: Path, audit) -> None:
             Image.new("L", (20, 20), 20 * number).save(source / place / f"image{number:02}.png")
     result, report = audit()
     assert len(report["byte_identical"]) == 12
-    told = result.stdout.partition("12 groups of byte-identical images:\n")[2].splitlines()
-    assert told[0] == "  test/b/image11.png = train/b/image11.png (across splits)"
-    assert told[8] == "  ... and 4 more; --json has them all"
+    findings = result.stdout.partition("12 groups of byte-identical images:\n")[2].splitlines()
+    assert findings[0] == "  test/b/image11.png = train/b/image11.png (across splits)"
+    assert findings[8] == "  ... and 4 more; --json has them all"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_report_that_cannot_be_written_is_one_line(source: Path, tmp_path: Pat
 
 
 def test_a_source_that_is_no_set_is_one_line(tmp_path: Path, call) -> None:
-    """No such folder, or no classes: told as `build` tells it."""
+    """No such folder, or no classes: the message that `build` gives."""
     result = call("audit", tmp_path / "none")
     assert result.exit_code == 2
     assert (
@@ -282,7 +282,7 @@ def same_image(source: Path) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("leak", [same_patient, same_image], ids=lambda leak: leak.__name__)
 def test_a_build_refuses_a_leak_or_drops_it_from_train(tmp_path: Path, source: Path, build, leak) -> None:
-    """A patient or image in train and test: an error that names both files; told to drop it, train goes without it."""
+    """A patient or image in train and test: an error that names both files; with --on-leak drop, train goes without it."""
     what, in_test, in_train = leak(source)
     for options in ([], ["--dry-run"], ["--on-leak", "error"]):
         result = build(*options)

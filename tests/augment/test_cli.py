@@ -112,8 +112,8 @@ def test_help_loads_nothing_heavy(environment) -> None:
         "skimage",
     ]
     code = f"import sys, augment.cli; print([name for name in {heavy} if name in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout == "[]\n"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_build_loads_no_more_than_it_needs(folder: Path, environment) -> None:
@@ -167,16 +167,16 @@ def test_options_say_where_things_go(folder: Path) -> None:
     assert not (folder / "manifests").exists()
 
 
-def test_rejected_files_are_told(folder: Path) -> None:
+def test_rejected_files_are_printed(folder: Path) -> None:
     """The closing lines say how many files were rejected, where the reasons are, and the first of them."""
     (folder / "source" / "train" / "NORMAL" / "broken.jpeg").write_bytes(b"no image")
     (folder / "source" / "train" / "NORMAL" / "line\nbreak.jpeg").write_bytes(b"no image either")
-    told = call("build", "--recipe", "set.yaml", "--source", "source", "--workers", "1")
-    assert told.exit_code == 0
+    done = call("build", "--recipe", "set.yaml", "--source", "source", "--workers", "1")
+    assert done.exit_code == 0
     expected = (
         "Rejected 2, each with its reason in the card; first: train/NORMAL/broken.jpeg: not an image of a known format"
     )
-    assert expected in told.output
+    assert expected in done.output
 
 
 def test_a_dry_run_writes_nothing(folder: Path) -> None:
@@ -321,9 +321,9 @@ def test_an_interrupted_build_says_how_to_go_on(folder: Path, make_source, envir
         assert process.poll() is None
         assert time.monotonic() < deadline
     process.send_signal(how)
-    told, complaint = process.communicate(timeout=60)
+    done, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (told, complaint) == ("", "Interrupted. Run the same command again to go on from here.\n")
+    assert (done, complaint) == ("", "Interrupted. Run the same command again to go on from here.\n")
     assert not (folder / "data" / "augmented" / "set").exists()
     (folder / "set.yaml").write_text(RECIPE)
     assert run("build", "--recipe", "set.yaml", "--source", "source").returncode == 0
@@ -331,7 +331,7 @@ def test_an_interrupted_build_says_how_to_go_on(folder: Path, make_source, envir
 
 
 def test_scripts_get_json_or_silence(tmp_path: Path, make_source, call) -> None:
-    """--json prints one JSON value and nothing else, --quiet nothing at all; errors are told in any case."""
+    """--json prints one JSON value and nothing else, --quiet nothing at all; errors are printed in any case."""
     make_source(tmp_path / "source", {"NORMAL": 6, "b": 9})
     (tmp_path / "set.yaml").write_text("per_class: 10\ntransforms: [HorizontalFlip]\n")
     words = ("build", "--recipe", tmp_path / "set.yaml", "--source", tmp_path / "source", "--root", tmp_path)

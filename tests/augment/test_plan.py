@@ -116,11 +116,11 @@ def test_no_source_is_lost(sources: pd.DataFrame, per_class: int, seed: int) -> 
     assert sorted([*left_out, *planned.rows["source"].unique()]) == sources["source"].tolist()
     assert left_out == sorted(set(left_out))
     for entry in planned.left_out:
-        told = re.fullmatch(
+        parts = re.fullmatch(
             r"sampled down: (.+) has ([\d,]+) sources in (train|val), the recipe wants ([\d,]+)", entry.reason
         )
-        assert told
-        label, have, split, target = told.groups()
+        assert parts
+        label, have, split, target = parts.groups()
         side = planned.rows[(planned.rows["label"] == label) & (planned.rows["split"] == split)]
         assert len(side) == side["source"].nunique() == int(target) == wanted.targets[split]
         assert int(have) == len(side) + len(left_out_of(planned, split, label)) > int(target)
@@ -155,7 +155,7 @@ def test_no_patient_and_no_identical_image_is_in_two_splits(
 @given(entangled(), st.booleans(), SEEDS)
 @settings(max_examples=120, deadline=None)
 def test_leaks_can_be_dropped_from_the_train_side(sources: pd.DataFrame, keep_source_val: bool, seed: int) -> None:
-    """With drop_leaks nothing is refused for a leak: test keeps its images, and what is dropped is told with its twin."""
+    """With drop_leaks nothing is refused for a leak: test keeps its images, and what is dropped is listed with its twin."""
     wanted = recipe(keep_source_val=keep_source_val, seed=seed)
     try:
         planned = plan(sources, wanted, drop_leaks=True, drop_conflicts=True)
@@ -342,7 +342,7 @@ def test_plain_names_are_kept() -> None:
     }
 
 
-def test_long_names_are_cut_and_told_apart() -> None:
+def test_long_names_are_cut_and_stay_different() -> None:
     """Names as long as a file system takes leave room for what is added to them, and stay apart."""
     long = ["肺" * 80 + ending for ending in ("a.jpg", "b.jpg")] + ["y" * 250 + ".png"]
     sources = table([(f"{c}/{n}", "", c, c + n, sha(c + n)) for c in "AB" for n in long])

@@ -257,7 +257,7 @@ def test_aliases_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
-    """A val that rounds up to all of per_class is told, rather than an empty train side planned."""
+    """A val that rounds up to all of per_class is an error, rather than an empty train side planned."""
     path = tmp_path / "all.yaml"
     path.write_text("per_class: 2\nval: 0.9\n")
     with pytest.raises(RecipeError, match="nothing to train on"):

@@ -19,7 +19,7 @@ WHOLE_NAME = re.compile(r"(person\d+_(bacteria|virus)_\d+|(NORMAL2-)?IM-\d{4}-\d
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample of seed 0, drawn once; tests only read it."""
     folder = tmp_path_factory.mktemp("drawn") / "sample"
-    draw(folder)  # whose seed is 0 unless told otherwise
+    draw(folder)  # whose seed is 0 by default
     return folder
 
 

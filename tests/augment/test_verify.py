@@ -1,4 +1,4 @@
-"""Verify and repair: what is told of a set that was damaged by hand, and that repair gives back the very bytes."""
+"""Verify and repair: what is reported of a set that was damaged by hand, and that repair gives back the very bytes."""
 
 import hashlib
 import json
@@ -145,7 +145,7 @@ def test_strays_of_one_name_are_all_kept(root: Path, call) -> None:
 
 
 @pytest.mark.parametrize("name", ["line\nbreak.jpg", "latin \udce9.jpg", "bell\a.jpg"])
-def test_a_stray_with_an_unprintable_name_is_told_in_one_line(root: Path, call, name: str) -> None:
+def test_a_stray_with_an_unprintable_name_is_one_line(root: Path, call, name: str) -> None:
     """Whatever a stray is called, it has its row, in characters that any terminal can take, and is set aside."""
     (root / IMAGES / "test" / "NORMAL" / name).write_text("stray")
     result = call("verify", MANIFEST, "--repair")
@@ -157,7 +157,7 @@ def test_a_stray_with_an_unprintable_name_is_told_in_one_line(root: Path, call, 
 
 @pytest.mark.parametrize("gone", [IMAGES, f"{IMAGES}/train", f"{IMAGES}/train/NORMAL"])
 def test_a_folder_that_is_gone_is_made_again(root: Path, built: Path, everything, call, gone: str) -> None:
-    """A class, a split or all images deleted: each is told as missing, and one command brings them back."""
+    """A class, a split or all images deleted: each is reported missing, and one command brings them back."""
     lost = [path for path in images(root) if path.startswith(gone)]
     shutil.rmtree(root / gone)
     result = call("verify", MANIFEST, "--repair")
@@ -202,13 +202,13 @@ def saved_by_a_spreadsheet(manifest: Path) -> None:
     [cut_in_a_line, cut_between_lines, emptied, deleted, edited_transform, edited_label, saved_by_a_spreadsheet],
     ids=lambda harm: harm.__name__,
 )
-def test_a_damaged_manifest_is_told_and_made_again(root: Path, built: Path, everything, call, harm) -> None:
+def test_a_damaged_manifest_is_reported_and_made_again(root: Path, built: Path, everything, call, harm) -> None:
     """Whatever became of the CSV: it is named, exit code 1, and one command gives back the same bytes."""
     harm(root / MANIFEST)
-    told = call("verify", MANIFEST)
-    assert told.exit_code == 1
+    checked = call("verify", MANIFEST)
+    assert checked.exit_code == 1
     kind = "missing" if harm is deleted else "altered"
-    assert (kind, MANIFEST) in table(told.stdout)
+    assert (kind, MANIFEST) in table(checked.stdout)
     mended = call("verify", MANIFEST, "--repair")
     assert mended.exit_code == 0
     assert mended.stdout.endswith(CLEAN)
@@ -217,7 +217,7 @@ def test_a_damaged_manifest_is_told_and_made_again(root: Path, built: Path, ever
     assert "Up to date, nothing to render" in build(call, root).stdout
 
 
-def test_a_lost_card_is_told(root: Path, call) -> None:
+def test_a_lost_card_is_reported(root: Path, call) -> None:
     """Without the card nobody knows what should be there: one line that names it and the fix; a build makes it again."""
     (root / CARD).unlink()
     result = call("verify", MANIFEST, "--repair")
@@ -228,7 +228,7 @@ def test_a_lost_card_is_told(root: Path, call) -> None:
 
 
 def test_a_stranger_breaks_a_set_and_mends_it(root: Path, built: Path, everything, start) -> None:
-    """Ten images deleted, one edited, a file added and the CSV cut, as a user does it: told; then one command mends all."""
+    """Ten images deleted, one edited, a file added and the CSV cut, as a user does it: reported; then one command mends all."""
     listed = images(root)
     for path in listed[4:44:4]:
         (root / path).unlink()
@@ -237,15 +237,15 @@ def test_a_stranger_breaks_a_set_and_mends_it(root: Path, built: Path, everythin
     before = contract.read(root / MANIFEST)["path"].tolist()[:43]
     cut_in_a_line(root / MANIFEST)
     telling = start(root, "verify", MANIFEST)
-    told, complaint = telling.communicate(timeout=60)
+    checked, complaint = telling.communicate(timeout=60)
     assert (telling.returncode, complaint) == (1, "")
-    assert f" altered  {MANIFEST}  {MANIFEST}, line 45, column sha256: got " in told
-    assert "those of the 43 lines before it were checked" in told
+    assert f" altered  {MANIFEST}  {MANIFEST}, line 45, column sha256: got " in checked
+    assert "those of the 43 lines before it were checked" in checked
     gone = {path for path in before if path in listed[4:44:4]}
     assert gone
-    assert {line.split()[1] for line in told.splitlines() if line.startswith(" missing")} == gone
+    assert {line.split()[1] for line in checked.splitlines() if line.startswith(" missing")} == gone
     mending = start(root, "verify", MANIFEST, "--repair")
-    told, complaint = mending.communicate(timeout=60)
+    checked, complaint = mending.communicate(timeout=60)
     assert (mending.returncode, complaint) == (0, "")
     assert everything(root) == {**everything(built), STRAYS[0].replace("/set/", "/.set.stray/"): b"added"}
     again = start(root, "verify", MANIFEST)
@@ -421,10 +421,10 @@ def test_a_manifest_does_not_lead_out_of_the_root(root: Path, built: Path, every
     outside = make_outside(root.parent)
     victim = images(root)[0]
     forge(root, (root / MANIFEST).read_text().replace(f"{victim},", f"{path},", 1))
-    told = call("verify", MANIFEST)
-    assert told.exit_code == 1
-    assert table(told.stdout) == [("altered", MANIFEST)]
-    assert "expected a relative POSIX path that stays inside its root" in told.stdout
+    checked = call("verify", MANIFEST)
+    assert checked.exit_code == 1
+    assert table(checked.stdout) == [("altered", MANIFEST)]
+    assert "expected a relative POSIX path that stays inside its root" in checked.stdout
     before = listing(outside)
     assert call("verify", MANIFEST, "--repair").exit_code == 0
     assert listing(outside) == before

@@ -301,7 +301,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_worker_that_dies_is_told_in_one_line(tmp_path: Path, environment) -> None:
+def test_a_worker_that_dies_is_one_line(tmp_path: Path, environment) -> None:
     """Whatever the command was at: exit code 2, one line, and how to go on."""
     (tmp_path / "dies.py").write_text(DIES)
     command = [sys.executable, "dies.py"]

@@ -1,4 +1,4 @@
-"""The manifest's contract: what is written is read back, and what breaks it is told by line and column."""
+"""The manifest's contract: what is written is read back, and what breaks it is reported by line and column."""
 
 import csv
 import hashlib

@@ -107,11 +107,12 @@ def _run(
     from train.features.engine import Engine
     from train.fitting import fit
     from train.fitting import run_folder as runs
+    from train.settings import Settings
 
     manifest = _set(root, name=name, **of_set)
     dataset = datasets.read(manifest, root)
-    settings = fit.Settings(weights="random", epochs=2, fine_tune_epochs=2, seed=seed)
-    told = runs.describe(
+    settings = Settings(weights="random", epochs=2, fine_tune_epochs=2, seed=seed)
+    description = runs.describe(
         Path("manifests") / manifest.name, dataset, settings, "0" * 64, Engine("tensorflow", "float32")
     )
     rng = np.random.default_rng(seed)
@@ -124,7 +125,7 @@ def _run(
             row = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), float(rng.random()))
             history.append({"phase": phase, "epoch": len(history) + 1} | row)
     judged = {phase: evaluate.judge(dataset, of, calibrate=False, sensitivity=None) for phase, of in found.items()}
-    with runs.written(root / "runs" / name, told) as partial:
+    with runs.written(root / "runs" / name, description) as partial:
         runs.write(partial, fit.Fitted(None, history, found), judged, dataset)
 
 

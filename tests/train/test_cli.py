@@ -48,13 +48,13 @@ def test_a_run_leaves_all_that_is_promised(image_set: Callable[..., Path]) -> No
     assert (settings["weights"], settings["seed"], settings["fine_tune_layers"]) == ("random", 0, 5)
 
     predictions = pd.read_csv(run / "predictions.csv")
-    told = json.loads((run / "metrics.json").read_text())
+    found = json.loads((run / "metrics.json").read_text())
     for phase in ("frozen", "fine-tuned"):
         of_test = predictions[(predictions["phase"] == phase) & (predictions["split"] == "test")]
-        for way, decided in told[phase]["test"]["decisions"].items():
+        for way, decided in found[phase]["test"]["decisions"].items():
             right = of_test["label"] == of_test[f"predicted ({way})"]
             assert decided["accuracy"]["value"] == pytest.approx(right.mean())
-        assert told[phase]["threshold"]["chosen_by"] == "the best balanced accuracy on validation"
+        assert found[phase]["threshold"]["chosen_by"] == "the best balanced accuracy on validation"
 
     model = keras.saving.load_model(run / "model.keras", safe_mode=True)
     tuned = predictions[predictions["phase"] == "fine-tuned"]
@@ -71,8 +71,8 @@ def test_a_run_again_is_reused_and_another_moves_it_aside(image_set: Callable[..
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
     again = fit(manifest)
     assert "finished already" in again.output
-    told = json.loads(fit(manifest, "--json").stdout)
-    assert told["metrics"] == json.loads((runs / "tiny" / "metrics.json").read_text())
+    found = json.loads(fit(manifest, "--json").stdout)
+    assert found["metrics"] == json.loads((runs / "tiny" / "metrics.json").read_text())
     assert fit(manifest, "--quiet").stdout == ""
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
 
@@ -127,7 +127,7 @@ def test_options_of_training_reach_the_run(image_set: Callable[..., Path]) -> No
     """Class weights change the training, calibration the probabilities, a sensitivity the threshold; all is recorded."""
     manifest = image_set()
     runs = manifest.parent.parent / "runs"
-    told = {}
+    found = {}
     for name, options in {
         "plain": (),
         "other": ("--class-weight", "balanced", "--calibrate", "--sensitivity", "0.9"),
@@ -135,13 +135,13 @@ def test_options_of_training_reach_the_run(image_set: Callable[..., Path]) -> No
         result = fit(manifest, "--run", str(runs / name), "--fine-tune-epochs", "0", "--engine", "tensorflow", *options)
         assert result.exit_code == 0, result.output
         assert "validation holds 8 images" in result.output
-        told[name] = json.loads((runs / name / "metrics.json").read_text())["frozen"]
-    assert told["other"]["threshold"]["chosen_by"] == "a sensitivity of 0.9 on validation"
-    assert told["other"]["val"]["decisions"]["chosen"]["sensitivity"]["value"] >= 0.9
-    assert "calibration" not in told["plain"]
-    before, after = told["other"]["calibration"]["val_before"]["brier"], told["other"]["val"]["brier"]
+        found[name] = json.loads((runs / name / "metrics.json").read_text())["frozen"]
+    assert found["other"]["threshold"]["chosen_by"] == "a sensitivity of 0.9 on validation"
+    assert found["other"]["val"]["decisions"]["chosen"]["sensitivity"]["value"] >= 0.9
+    assert "calibration" not in found["plain"]
+    before, after = found["other"]["calibration"]["val_before"]["brier"], found["other"]["val"]["brier"]
     assert before != after
-    assert before == told["plain"]["val"]["brier"], "classes of one size weigh the same in any case"
+    assert before == found["plain"]["val"]["brier"], "classes of one size weigh the same in any case"
     tuned = pd.read_csv(runs / "other" / "predictions.csv")
     model = keras.saving.load_model(runs / "other" / "model.keras", safe_mode=True)
     root = manifest.parent.parent
@@ -218,7 +218,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_rate_to_lower(image_set:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "found"),
     [
         (["fit", "nowhere.csv"], "nowhere.csv: no such manifest"),
         (["fit", "{manifest}", "--root", "{root}", "--weights", "nowhere.h5"], "--weights nowhere.h5: no such file"),
@@ -234,13 +234,13 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_rate_to_lower(image_set:
         (["export", "{root}", "--format", "onnx"], "holds no finished run"),
     ],
 )
-def test_a_mistake_is_one_line(image_set: Callable[..., Path], arguments: list[str], told: str) -> None:
+def test_a_mistake_is_one_line(image_set: Callable[..., Path], arguments: list[str], found: str) -> None:
     """Exit code 2, a last line that names value and fix, and no run folder."""
     manifest = image_set()
     root = manifest.parent.parent
     result = CliRunner().invoke(main, [word.format(manifest=manifest, root=root) for word in arguments])
     assert result.exit_code == 2
-    assert told in result.output.splitlines()[-1]
+    assert found in result.output.splitlines()[-1]
     assert not (root / "runs").exists()
 
 

@@ -53,17 +53,17 @@ def test_the_positive_class_is_the_second_of_two(
 
 
 @pytest.mark.parametrize(
-    ("count", "told"), [(2, "--positive ill is .* 2: class0, class1"), (3, "3: class0, class1, class2")]
+    ("count", "message"), [(2, "--positive ill is .* 2: class0, class1"), (3, "3: class0, class1, class2")]
 )
-def test_a_positive_class_that_is_none_is_refused(image_set: Callable[..., Path], count: int, told: str) -> None:
+def test_a_positive_class_that_is_none_is_refused(image_set: Callable[..., Path], count: int, message: str) -> None:
     """The message names the option and the set's classes; with more than two none can be positive."""
     manifest = image_set(classes=count)
-    with pytest.raises(datasets.DatasetError, match=told):
+    with pytest.raises(datasets.DatasetError, match=message):
         datasets.read(manifest, manifest.parent.parent, "ill" if count == 2 else "class1")
 
 
 @pytest.mark.parametrize(
-    ("classes", "recipe", "told"),
+    ("classes", "recipe", "message"),
     [
         (2, {"keep_source_val": True}, "split anew (leave keep_source_val out of the recipe)"),
         (2, {"keep_source_val": False, "val": 0.1}, "than chance; give it a larger share (val in the recipe, now 0.1)"),
@@ -72,7 +72,7 @@ def test_a_positive_class_that_is_none_is_refused(image_set: Callable[..., Path]
     ],
 )  # fmt: skip
 def test_what_is_said_of_validation_is_true_of_the_set(
-    image_set: Callable[..., Path], classes: int, recipe: dict[str, object] | None, told: str
+    image_set: Callable[..., Path], classes: int, recipe: dict[str, object] | None, message: str
 ) -> None:
     """Of several classes no threshold is chosen, and a recipe that has no keep_source_val isn't to leave it out."""
     manifest = image_set(classes=classes, train=1, val=2, test=1)
@@ -81,7 +81,7 @@ def test_what_is_said_of_validation_is_true_of_the_set(
         dataset = dataset._replace(card=dataset.card | {"recipe": recipe})
     (warning,) = datasets.warnings(dataset)
     assert warning.startswith(f"validation holds {2 * classes} images: ")
-    assert warning.endswith(told)
+    assert warning.endswith(message)
     (_, augmented) = datasets.warnings(dataset._replace(rows=dataset.rows.assign(variant=1)))
     assert ("threshold" in augmented) == (classes == 2)
 
@@ -97,7 +97,7 @@ def test_a_missing_image_is_named(image_set: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "told"),
+    ("counts", "message"),
     [
         ({"classes": 1}, "1 class"),
         ({"val": 0}, "class class0 has no image in val"),
@@ -105,11 +105,11 @@ def test_a_missing_image_is_named(image_set: Callable[..., Path]) -> None:
     ],
 )
 def test_a_set_that_nothing_can_be_learnt_from_is_refused(
-    image_set: Callable[..., Path], counts: dict[str, int], told: str
+    image_set: Callable[..., Path], counts: dict[str, int], message: str
 ) -> None:
     """One class only, or a class without train or val images, is an error that says which."""
     manifest = image_set(**counts)
-    with pytest.raises(datasets.DatasetError, match=told):
+    with pytest.raises(datasets.DatasetError, match=message):
         datasets.read(manifest, manifest.parent.parent)
 
 

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from train.features.activations import Activations, Floats, Labels, probabilitie
 from train.features.backbone import Cut, Tail, make_head, set_precision
 from train.features.extract import Computed, Kept
 from train.fitting.checkpoint import Checkpoint
+from train.settings import Settings
 
 CHECKPOINTS = "checkpoints"  # where they are in a run's folder until it is finished
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")  # of an epoch
@@ -33,24 +33,6 @@ PATIENCE = 3  # epochs without a better validation loss before a phase stops
 
 class FitError(UserError):
     """Training went wrong; the message names what and the fix."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run is decided by, beside the set and the backbone's weights."""
-
-    backbone: str = "resnet50v2"
-    weights: str = "imagenet"
-    epochs: int = 10
-    fine_tune_epochs: int = 10
-    fine_tune_layers: int = 5
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    fine_tune_learning_rate: float = 1e-5
-    class_weight: str = "none"
-    calibrate: bool = False
-    sensitivity: float | None = None
-    seed: int = 0
 
 
 class Fitted(NamedTuple):

@@ -22,7 +22,8 @@ from train.dataset import Dataset
 from train.evaluation.evaluate import Judged, predictions
 from train.features.engine import Engine
 from train.features.store import versions
-from train.fitting.fit import CHECKPOINTS, Fitted, Settings
+from train.fitting.fit import CHECKPOINTS, Fitted
+from train.settings import Settings
 
 _MACHINE = ("engine", "precision", "fine_tune_precision", "versions")  # what the machine adds to the settings
 

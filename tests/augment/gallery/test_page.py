@@ -87,7 +87,7 @@ def test_the_page_goes_anywhere_and_is_made_from_anywhere(root: Path, tmp_path: 
     assert all((out.parent / unquote(url)).is_file() for url in urls_of(out.read_text()))
 
 
-def test_balance_and_rejected_files_are_told(root: Path, call) -> None:
+def test_balance_and_rejected_files_are_shown(root: Path, call) -> None:
     """Before are the sources with those that were sampled down; each rejected file is there with its reason."""
     call("gallery", MANIFEST)
     card = contract.read_card(root / MANIFEST)
@@ -123,7 +123,7 @@ def test_the_command_on_the_page_makes_the_same_set(root: Path, call) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_a_shipped_recipe_is_told_by_name(seed: int, root: Path, call) -> None:
+def test_a_shipped_recipe_is_shown_by_name(seed: int, root: Path, call) -> None:
     """The command names the recipe and what was not the default; no file has to be made for it."""
     places = ("--images", "data/a b", "--manifest", "manifests/a b.csv")
     built = call("build", "--recipe", "original", "--source", "source", "--seed", str(seed), *places)
@@ -180,7 +180,7 @@ def test_the_page_is_the_same_whoever_makes_it(root: Path, call) -> None:
     assert pages[0] == pages[1] == pages[2]
 
 
-def test_a_missing_image_is_told_and_the_page_is_made(root: Path, call) -> None:
+def test_a_missing_image_is_reported_and_the_page_is_made(root: Path, call) -> None:
     """The others are there; the command and the page say how many are not."""
     rows = contract.read(root / MANIFEST)
     gone = rows.loc[rows["variant"] == 1, "path"].iloc[0]
@@ -232,7 +232,7 @@ def test_hostile_names_stay_text(tmp_path: Path, make_source, monkeypatch, call)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "shown"),
     [
         ([MANIFEST, "--out", MANIFEST], "should end in .html"),
         ([MANIFEST, "--out", "source/train/page.html"], "never written to"),
@@ -240,17 +240,17 @@ def test_hostile_names_stay_text(tmp_path: Path, make_source, monkeypatch, call)
         ([MANIFEST, "--out", "set.yaml/page.html"], "set.yaml"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(words: list[str], told: str, root: Path, call) -> None:
+def test_what_cannot_be_is_one_line(words: list[str], shown: str, root: Path, call) -> None:
     """Exit code 2 and one line with the fix; neither manifest nor source folder is touched."""
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     result = call("gallery", *words)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert shown in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
-def test_an_empty_manifest_is_told(root: Path, call) -> None:
+def test_an_empty_manifest_is_an_error(root: Path, call) -> None:
     """A manifest without rows has nothing to show."""
     contract.write(root / MANIFEST, contract.read(root / MANIFEST).iloc[:0], contract.read_card(root / MANIFEST))
     result = call("gallery", MANIFEST)
@@ -288,12 +288,12 @@ def test_the_least_alike_variants_are_the_damaged_ones(root: Path, call) -> None
     data = data_of((root / PAGE).read_text())
     strip = next(strip for strip in data["strips"] if strip["label"] == "NORMAL")
 
-    def told(place: list[int]) -> tuple[str, float]:
+    def shown(place: list[int]) -> tuple[str, float]:
         image = data["sources"][place[0]]["images"][place[1]]
         return unquote(data["base"] + image[1]).removeprefix("../"), image[3]
 
-    assert told(strip["least"][0])[0] == blank
-    assert told(strip["most"][0]) == (same, 1.0)
+    assert shown(strip["least"][0])[0] == blank
+    assert shown(strip["most"][0]) == (same, 1.0)
 
 
 def test_ssim_is_skimages(tmp_path: Path) -> None:
@@ -374,12 +374,12 @@ def test_a_sample_holds_whole_sources_of_every_side(built: Path) -> None:
 def test_extremes_share_no_variant() -> None:
     """With few variants each is at one end only, and what could not be compared at none."""
     rows = pd.DataFrame({"path": list("abcd"), "label": ["x", "x", "x", "y"]})
-    told = extremes(rows, {"a": 0.2, "b": 0.9, "c": 0.5, "d": None}, 2)
-    assert [(strip.label, strip.least, strip.most) for strip in told] == [("x", ["a", "c"], ["b"])]
+    shown = extremes(rows, {"a": 0.2, "b": 0.9, "c": 0.5, "d": None}, 2)
+    assert [(strip.label, strip.least, strip.most) for strip in shown] == [("x", ["a", "c"], ["b"])]
 
 
 @pytest.mark.parametrize(
-    ("transform", "told"),
+    ("transform", "shown"),
     [
         ("", ""),
         ('[{"KerasAffine":{"theta":4.012636,"tx":-3.739486}}]', "KerasAffine: theta 4.01, tx -3.74"),
@@ -390,6 +390,6 @@ def test_extremes_share_no_variant() -> None:
         ("nonsense", "nonsense"),
     ],
 )  # fmt: skip
-def test_parameters_are_told_in_short(transform: str, told: str) -> None:
+def test_parameters_are_shown_in_short(transform: str, shown: str) -> None:
     """Numbers to two places, small ones to one digit; what is not as the builder writes it is shown as it is."""
-    assert summary.parameters(transform).replace("\N{NO-BREAK SPACE}", " ") == told
+    assert summary.parameters(transform).replace("\N{NO-BREAK SPACE}", " ") == shown

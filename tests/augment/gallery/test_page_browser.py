@@ -133,9 +133,9 @@ def test_a_strip_shows_its_extremes(opened) -> None:
     page = opened.page
     for end, signs in (("least", 1), ("most", -1)):
         strip = page.locator(f".strip[data-label=NORMAL][data-end={end}]")
-        told = [float(text.split()[1].rstrip(".")) for text in strip.locator(".drawn").all_text_contents()]
-        assert told == sorted(told, key=lambda value: signs * value)
-        assert len(told) == 6
+        values = [float(text.split()[1].rstrip(".")) for text in strip.locator(".drawn").all_text_contents()]
+        assert values == sorted(values, key=lambda value: signs * value)
+        assert len(values) == 6
         strip.locator(".tile").first.click()
         assert page.locator("#previous").is_disabled()
         assert page.locator("#slide").is_visible()

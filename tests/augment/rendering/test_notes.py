@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment.build import build as run_build
+from augment.building import build as run_build
 from augment.recipe import load
 from augment.rendering.tasks import Style
 from augment.sources.scan import scan
@@ -122,11 +122,11 @@ def test_a_source_that_needs_a_range_is_tried_again_with_one(tmp_path: Path, sou
 
 def test_json_has_the_notes(build) -> None:
     """For scripts: by source, with the largest sample."""
-    told = json.loads(build(RECIPE, "--json").stdout)
+    printed = json.loads(build(RECIPE, "--json").stdout)
     assert [
-        (each["source"], each["note"]) for each in sorted(told["notes"], key=lambda each: each["source"])
+        (each["source"], each["note"]) for each in sorted(printed["notes"], key=lambda each: each["source"])
     ] == EXPECTED
-    assert max(each["largest"] or 0 for each in told["notes"]) == 3729
+    assert max(each["largest"] or 0 for each in printed["notes"]) == 3729
 
 
 def test_a_style_without_a_range_is_what_it_was() -> None:

@@ -160,26 +160,26 @@ def test_what_is_recorded_is_what_was_applied(colour: bool) -> None:
 def test_only_what_took_effect_is_recorded() -> None:
     """Two flips at even odds: none, one or both are recorded and applied, so their draws are not the same ones."""
     source = picture(64, 48)
-    told = {0: 0, 1: 0, 2: 0}
+    counts = {0: 0, 1: 0, 2: 0}
     for jpeg, applied in render(encode(source), variants(120, first=1), style(*FLIPS)):
         steps = json.loads(applied)
-        told[len(steps)] += 1
+        counts[len(steps)] += 1
         assert all(step == {"HorizontalFlip": {}} for step in steps)
         assert cv2.PSNR(decode(jpeg), source[:, ::-1] if len(steps) == 1 else source) > 35
-    assert 35 < told[1] < 85
-    assert min(told.values()) > 10
+    assert 35 < counts[1] < 85
+    assert min(counts.values()) > 10
 
 
 def test_two_affine_maps_of_one_recipe_draw_on_their_own() -> None:
     """Each draws other numbers, and whether it acts at all, by its own p."""
     affine = {"KerasAffine": {"rotation_range": 10, "p": 0.5}}
-    told = {0: 0, 1: 0, 2: 0}
+    counts = {0: 0, 1: 0, 2: 0}
     for _, applied in render(encode(picture()), variants(120, first=1), style(affine, affine)):
         drawn = [step["KerasAffine"]["theta"] for step in json.loads(applied)]
-        told[len(drawn)] += 1
+        counts[len(drawn)] += 1
         assert len(set(drawn)) == len(drawn)
-    assert 35 < told[1] < 85
-    assert min(told.values()) > 10
+    assert 35 < counts[1] < 85
+    assert min(counts.values()) > 10
     (_, never), (_, always) = (
         render(encode(picture()), variants(1, first=1), style({"KerasAffine": {"p": p}}))[0] for p in (0, 1)
     )

@@ -23,7 +23,7 @@ QUARTERS = (30, 90, 160, 220)  # gray levels of the picture's quarters: above le
 
 
 def picture() -> Array:
-    """48 x 32, each quarter of a gray level of its own, so that a turned or stretched one is told from it."""
+    """48 x 32, each quarter of a gray level of its own, so that a turned or stretched one can be distinguished."""
     return np.kron(np.array(QUARTERS, np.uint8).reshape(2, 2), np.ones((16, 24), np.uint8))
 
 
@@ -140,7 +140,7 @@ def found_in(source: Path) -> set[str]:
 
 
 def test_every_odd_file_is_a_right_image_or_rejected_with_a_reason(tmp_path: Path, source: Path, build) -> None:
-    """One folder that holds them all: what can be read comes out as it should look, the rest is told why not."""
+    """One folder that holds them all: what can be read comes out as it should look, the rest is rejected with a reason."""
     for name, (data, _) in FILES.items():
         (source / "train" / "NORMAL" / name).write_bytes(data)
     result = build()
@@ -225,7 +225,7 @@ def unprivileged() -> list[str]:
 
 
 @pytest.mark.parametrize("locked", ["train/NORMAL/IM-0001-0001.jpeg", "train/NORMAL"])
-def test_what_may_not_be_read_is_told(tmp_path: Path, source: Path, environment, locked: str) -> None:
+def test_what_may_not_be_read_is_rejected(tmp_path: Path, source: Path, environment, locked: str) -> None:
     """An image without read permission is rejected and made up for; a folder without it is one line of error."""
     (tmp_path / "set.yaml").write_text("per_class: 20\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]")
     (source / locked).chmod(0)

@@ -138,7 +138,7 @@ def test_odd_names_are_sources(kermany: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         (b"line\nbreak.jpg", r"line\nbreak.jpg"),
         (b"bell\x07.jpg", r"bell\x07.jpg"),
@@ -147,15 +147,15 @@ def test_odd_names_are_sources(kermany: Path) -> None:
         ("left\u202eto right.jpg".encode(), r"left\u202eto right.jpg"),
     ],
 )
-def test_names_that_no_csv_holds_are_rejected(kermany: Path, name: bytes, told: str) -> None:
+def test_names_that_no_csv_holds_are_rejected(kermany: Path, name: bytes, message: str) -> None:
     """Control characters, backslashes and bytes that are no UTF-8: rejected, under a name that can be printed."""
     (Path(os.fsencode(kermany / "train" / "NORMAL").decode()) / os.fsdecode(name)).write_bytes(b"x")
     expected = "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
-    assert reasons(look(kermany)) == {f"train/NORMAL/{told}": expected}
+    assert reasons(look(kermany)) == {f"train/NORMAL/{message}": expected}
     shutil.move(kermany / "train" / "NORMAL" / os.fsdecode(name), kermany / "train" / os.fsdecode(name))
-    assert list(reasons(look(kermany))) == [f"train/{told}"]
+    assert list(reasons(look(kermany))) == [f"train/{message}"]
     shutil.move(kermany / "train" / os.fsdecode(name), kermany / os.fsdecode(name))
-    assert list(reasons(look(kermany))) == [told]
+    assert list(reasons(look(kermany))) == [message]
 
 
 def test_a_class_named_like_a_drive_is_rejected(tmp_path, make_source) -> None:
@@ -211,13 +211,13 @@ def test_a_link_to_the_source_folder_is_the_source_folder(kermany: Path, tmp_pat
     assert look(tmp_path / "link").sources.equals(look(kermany).sources)
 
 
-@pytest.mark.parametrize("told", [".", "./", "../source", "source/../"])
-def test_a_relative_source_is_the_same_source(kermany: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+@pytest.mark.parametrize("message", [".", "./", "../source", "source/../"])
+def test_a_relative_source_is_the_same_source(kermany: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     """However the path to the source folder is spelt, its files have the same names."""
     (kermany / "train" / "NORMAL" / ".hidden").touch()
     expected = look(kermany)
-    monkeypatch.chdir(kermany.parent if told.startswith("source") else kermany)
-    scanned = look(Path(f"{told}source" if told.startswith("source") else told))
+    monkeypatch.chdir(kermany.parent if message.startswith("source") else kermany)
+    scanned = look(Path(f"{message}source" if message.startswith("source") else message))
     assert scanned.sources.equals(expected.sources)
     assert scanned.rejected == expected.rejected
 
@@ -227,8 +227,8 @@ def test_a_file_that_may_not_be_read_is_rejected(kermany: Path) -> None:
     locked = kermany / "train" / "NORMAL" / "IM-0001-0001.jpeg"
     locked.chmod(0)
     code = f"from augment.sources.scan import *; print(scan(Path({str(kermany)!r}), 'x', 2).rejected == {[REFUSED]})"
-    told = subprocess.run([*_unprivileged(), sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert told.stdout == "True\n", told
+    message = subprocess.run([*_unprivileged(), sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert message.stdout == "True\n", message
 
 
 REFUSED = Rejected("train/NORMAL/IM-0001-0001.jpeg", "can't be read: Permission denied")
@@ -252,7 +252,7 @@ def test_empty_files_are_rejected_at_once(kermany: Path) -> None:
 
 
 def test_a_file_that_is_gone_has_no_digest(tmp_path: Path) -> None:
-    """What vanishes between listing and reading is told, not raised."""
+    """What vanishes between listing and reading is rejected, not raised."""
     assert digest(tmp_path / "gone.jpeg") == ("", "can't be read: No such file or directory")
 
 
@@ -326,10 +326,10 @@ def test_the_source_folder_is_only_read(kermany: Path) -> None:
 
 def test_progress_counts_every_file(kermany: Path) -> None:
     """Progress ends with all files done, and never goes back."""
-    told: list[tuple[int, int]] = []
-    scan(kermany, KERMANY, 2, lambda done, of: told.append((done, of)))
-    assert told == sorted(told)
-    assert told[-1] == (14, 14)
+    message: list[tuple[int, int]] = []
+    scan(kermany, KERMANY, 2, lambda done, of: message.append((done, of)))
+    assert message == sorted(message)
+    assert message[-1] == (14, 14)
 
 
 def test_the_number_of_workers_changes_nothing(kermany: Path) -> None:

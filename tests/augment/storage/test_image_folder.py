@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from augment.build import build
+from augment.building import build
 from augment.recipe import load
 from augment.sources.scan import scan
 from augment.storage import image_folder

@@ -109,15 +109,15 @@ def test_a_signal_ends_a_build_that_can_go_on(root: Path, large, start, everythi
         os.killpg(process.pid, signal.SIGINT)  # every process of the terminal gets it
     else:
         process.send_signal(signal.Signals[how])
-    told, complaint = process.communicate(timeout=20)  # returns once the last worker has ended, too
+    printed, complaint = process.communicate(timeout=20)  # returns once the last worker has ended, too
     assert process.returncode in (130, -signal.SIGINT), complaint  # one and the same to a shell
-    assert (told, complaint) == ("", "Interrupted. Run the same command again to go on from here.\n")
+    assert (printed, complaint) == ("", "Interrupted. Run the same command again to go on from here.\n")
     for name in (IMAGES, MANIFEST, "manifests/set.json"):
         assert not (root / name).exists()
     finishing = start(root, *BUILD)
-    told, complaint = finishing.communicate(timeout=120)
+    printed, complaint = finishing.communicate(timeout=120)
     assert (finishing.returncode, complaint) == (0, "")
-    assert stage == "beginning" or int(re.search(r"reused ([\d,]+):", told)[1]) >= 64
+    assert stage == "beginning" or int(re.search(r"reused ([\d,]+):", printed)[1]) >= 64
     assert everything(root) == large[1][TARGETS[0]]
 
 
@@ -308,7 +308,7 @@ def test_an_image_is_whole_or_it_has_no_name(tmp_path: Path, noisy: Path, disk: 
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 0.6, 0.97, 0.995])
-def test_a_full_disk_is_told_and_the_build_goes_on_later(
+def test_a_full_disk_is_an_error_and_the_build_goes_on_later(
     tmp_path: Path, noisy: Path, disk: Callable[[int], Path], call, everything, share: float
 ) -> None:
     """One line that names place, fault and fix, again and again; nothing half-done; with more room, the same set."""

@@ -30,7 +30,7 @@ def root(tmp_path: Path, make_source, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hold(root: Path, start):
-    """A function (places) -> process that holds their lock until it is told to end."""
+    """A function (places) -> process that holds their lock until it is asked to end."""
 
     def holder(*places: str):
         process = start(root, *places, command=("-c", HOLD))
@@ -47,8 +47,8 @@ def let_go(holder) -> None:
     assert holder.returncode == 0
 
 
-def told(process) -> re.Pattern[str]:
-    """How a held lock is told: which place, process and machine, and since when, in one line."""
+def refusal(process) -> re.Pattern[str]:
+    """The message of a held lock: which place, process and machine, and since when, in one line."""
     since = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
     return re.compile(
         rf"Error: (\S+) is being worked on by process {process.pid} on {re.escape(os.uname().nodename)} since {since}; "
@@ -57,13 +57,13 @@ def told(process) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("places", [(IMAGES, MANIFEST), (IMAGES,), (MANIFEST,)], ids=" and ".join)
-def test_a_second_build_is_told_who_holds_the_set(root: Path, hold, call, places: tuple[str, ...]) -> None:
+def test_a_second_build_says_who_holds_the_set(root: Path, hold, call, places: tuple[str, ...]) -> None:
     """Image folder or manifest in use: process and since when, exit code 2, nothing begun; later it works."""
     holder = hold(*places)
     for _ in range(2):
         result = call(*BUILD)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert told(holder).fullmatch(result.stderr)[1] == places[0]
+        assert refusal(holder).fullmatch(result.stderr)[1] == places[0]
     assert sorted(path.name for path in root.glob("*/**/[!.]*") if "source" not in path.parts) == ["augmented"]
     assert not [path for path in root.rglob(".*") if path.suffix not in (".lock", ".holder")]
     let_go(holder)
@@ -72,7 +72,7 @@ def test_a_second_build_is_told_who_holds_the_set(root: Path, hold, call, places
 
 
 def test_a_repair_waits_for_nobody_either(root: Path, hold, call) -> None:
-    """While another process works on the set, verify only looks, and verify --repair is told who does."""
+    """While another process works on the set, verify only looks, and verify --repair says who does."""
     assert call(*BUILD).exit_code == 0
     victim = next((root / IMAGES).rglob("*.jpg"))
     victim.unlink()
@@ -80,10 +80,10 @@ def test_a_repair_waits_for_nobody_either(root: Path, hold, call) -> None:
     assert call("verify", MANIFEST).exit_code == 1
     result = call("verify", MANIFEST, "--repair")
     assert result.exit_code == 2
-    assert told(holder).fullmatch(result.stderr)
+    assert refusal(holder).fullmatch(result.stderr)
     assert not victim.exists()
     (root / MANIFEST).write_text("")
-    assert told(holder).fullmatch(call("verify", MANIFEST, "--repair").stderr)
+    assert refusal(holder).fullmatch(call("verify", MANIFEST, "--repair").stderr)
     let_go(holder)
     assert call("verify", MANIFEST, "--repair").exit_code == 0
     assert victim.exists()
@@ -94,7 +94,7 @@ def test_a_set_that_is_up_to_date_is_locked_like_any_other(hold, call) -> None:
     """Another process may be about to change it, so that nothing is said of it meanwhile."""
     assert call(*BUILD).exit_code == 0
     holder = hold(IMAGES, MANIFEST)
-    assert told(holder).fullmatch(call(*BUILD).stderr)
+    assert refusal(holder).fullmatch(call(*BUILD).stderr)
     let_go(holder)
     assert "Up to date" in call(*BUILD).stdout
 
@@ -177,7 +177,7 @@ def test_a_place_that_cannot_be_locked_is_one_line(root: Path, call) -> None:
 
 @pytest.mark.slow
 def test_the_first_of_two_builds_is_not_disturbed(root: Path, start, call, everything) -> None:
-    """A real build is under way: the second is told its process id and stops; the first ends as it would have alone."""
+    """A real build is under way: the second prints its process id and stops; the first ends as it would have alone."""
     (root / "set.yaml").write_text(RECIPE.replace("20", "1500"))
     first = start(root, *BUILD)
     holder, deadline = root / MANIFEST, time.monotonic() + 60
@@ -191,7 +191,7 @@ def test_the_first_of_two_builds_is_not_disturbed(root: Path, start, call, every
     assert "Rendered 3,004 images, reused 0" in out
     for result in refused:
         assert result.exit_code == 2
-        assert told(first).fullmatch(result.stderr)
+        assert refusal(first).fullmatch(result.stderr)
     disturbed = everything(root)
     shutil.rmtree(root / "data")
     shutil.rmtree(root / "manifests")

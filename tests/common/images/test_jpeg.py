@@ -112,8 +112,8 @@ def test_missing_data_is_refused(kind: str, end: bytes) -> None:
     """Cut anywhere in the data, with an end marker put behind it or not: no gray, no blur."""
     whole = alone(KINDS[kind])
     for share in (0.02, 0.3, 0.5, 0.7, 0.9, 0.98):
-        told = reason(whole[: scan(whole) + int((len(whole) - scan(whole) - 2) * share)] + end)
-        assert "runcated" in told or "Corrupt JPEG data" in told or "Premature end" in told
+        message = reason(whole[: scan(whole) + int((len(whole) - scan(whole) - 2) * share)] + end)
+        assert "runcated" in message or "Corrupt JPEG data" in message or "Premature end" in message
 
 
 @pytest.mark.parametrize("kind", ["progressive", "progressive gray"])

@@ -52,7 +52,7 @@ def test_a_large_file_that_is_no_image_is_not_read(tmp_path: Path, head: bytes) 
     assert refused(huge(tmp_path / "backup.zip", head)).startswith("not an image of a known format")
 
 
-def test_an_empty_file_is_told(tmp_path: Path) -> None:
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     """As decoding tells it."""
     (tmp_path / "x").touch()
     assert refused(tmp_path / "x") == "empty file (0 bytes)"
@@ -61,9 +61,9 @@ def test_an_empty_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"])
 def test_more_bytes_than_the_pixels_can_need_are_not_read(tmp_path: Path, format_: str) -> None:
     """A small image with 6 GB behind it: the reason names both."""
-    told = refused(huge(tmp_path / "x", encode(format_), 10**10))
+    message = refused(huge(tmp_path / "x", encode(format_), 10**10))
     side = "16383 x 16383" if format_ == "WEBP" else "64 x 48"  # WebP's header is not read without the rest
-    assert told.startswith(f"10,000,000,000 bytes, more than {side} pixels can need")
+    assert message.startswith(f"10,000,000,000 bytes, more than {side} pixels can need")
 
 
 def test_too_many_pixels_are_seen_in_the_header(tmp_path: Path) -> None:
@@ -76,11 +76,11 @@ def test_too_many_pixels_are_seen_in_the_header(tmp_path: Path) -> None:
     assert refused(file) == "declares 40000 x 40000 pixels, more than the limit of 178,956,970"
 
 
-def test_a_header_that_is_damaged_is_told(tmp_path: Path) -> None:
+def test_a_header_that_is_damaged_is_an_error(tmp_path: Path) -> None:
     """A large file that only begins as an image does."""
     for head in (b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0\xff\xff\xff\x0f", b"GIF89a"):
-        told = refused(huge(tmp_path / "x", head))
-        assert "damaged" in told or "not an image" in told or "bytes, more than" in told
+        message = refused(huge(tmp_path / "x", head))
+        assert "damaged" in message or "not an image" in message or "bytes, more than" in message
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:

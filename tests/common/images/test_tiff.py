@@ -226,9 +226,9 @@ def test_a_declared_range_is_used() -> None:
 )
 def test_samples_without_black_and_white_are_refused(samples: NDArray[np.generic], expected: str) -> None:
     """The reason names the samples and the recipe's setting that helps."""
-    told = reason(tiff(samples))
-    assert told.startswith(expected)
-    assert "value_range: [black, white]" in told
+    message = reason(tiff(samples))
+    assert message.startswith(expected)
+    assert "value_range: [black, white]" in message
 
 
 @pytest.mark.parametrize("dtype", ["u2", "u4", "i2", "i4", "f2", "f4", "f8"])

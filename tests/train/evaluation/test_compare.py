@@ -28,9 +28,9 @@ def finished(name: str, positive: np.ndarray, labels: np.ndarray, images: list[s
             "p(b)": positive,
         }
     )
-    told = pd.concat([rows.assign(phase=phase) for phase in ("frozen", "fine-tuned")])
+    of_both = pd.concat([rows.assign(phase=phase) for phase in ("frozen", "fine-tuned")])
     settings = {"set": name, "classes": ["a", "b"], "positive": "b", "images": {}}
-    return Finished(name, settings, {"frozen": {}, "fine-tuned": {}}, pd.DataFrame(), told)
+    return Finished(name, settings, {"frozen": {}, "fine-tuned": {}}, pd.DataFrame(), of_both)
 
 
 LABELS = np.tile([0, 1], 200)

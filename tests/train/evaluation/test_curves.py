@@ -16,27 +16,27 @@ TWO = ("no", "yes")
 
 
 def scored(labels: list[int], positive: list[float], patients: list[int]) -> curves.Scored:
-    """Two classes, told by the second one's probability."""
-    told = np.array(positive)
-    probabilities = np.column_stack([1 - told, told])
-    predicted = (told >= 0.5).astype(np.int64)
-    rows = pd.DataFrame({"path": [f"{number}.jpg" for number in range(len(told))]})
+    """Two classes, by the second one's probability."""
+    scores = np.array(positive)
+    probabilities = np.column_stack([1 - scores, scores])
+    predicted = (scores >= 0.5).astype(np.int64)
+    rows = pd.DataFrame({"path": [f"{number}.jpg" for number in range(len(scores))]})
     return curves.Scored("test", rows, TWO, np.array(labels), predicted, probabilities, np.array(patients))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 10)), min_size=2, max_size=40))
 def test_without_resampling_the_curves_are_scikit_learns(images: list[tuple[bool, int]]) -> None:
     """ROC and precision-recall, also with many equal probabilities, and the sweep by counting."""
-    labels, told = np.array([label for label, _ in images]), np.array([score / 10 for _, score in images])
+    labels, scores = np.array([label for label, _ in images]), np.array([score / 10 for _, score in images])
     if labels.all() or not labels.any():
         return
-    rates = curves._Sorted(labels, told).rates(np.ones(len(labels)), sweep=True)
-    false, true, _ = roc_curve(labels, told, drop_intermediate=False)
+    rates = curves._Sorted(labels, scores).rates(np.ones(len(labels)), sweep=True)
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     np.testing.assert_allclose(rates["roc"], [true[false <= rate + 1e-9].max() for rate in curves.RATES])
-    precision, recall, _ = precision_recall_curve(labels, told)
+    precision, recall, _ = precision_recall_curve(labels, scores)
     expected = [precision[:-1][recall[:-1] >= rate - 1e-9][-1] for rate in curves.RATES[1:]]
     np.testing.assert_allclose(rates["precision"], expected)
-    above = told[:, None] >= curves.RATES
+    above = scores[:, None] >= curves.RATES
     np.testing.assert_allclose(rates["sensitivity"], above[labels].mean(axis=0))
     np.testing.assert_allclose(rates["specificity"], 1 - above[~labels].mean(axis=0))
 
@@ -45,11 +45,11 @@ def test_bands_are_of_patients() -> None:
     """Each image twice, of the same patient, tells nothing new: the bands stay. As other patients they get narrower."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 60)
-    told = np.round(np.clip(labels * 0.3 + rng.random(60) * 0.7, 0, 1), 2)
+    scores = np.round(np.clip(labels * 0.3 + rng.random(60) * 0.7, 0, 1), 2)
     patients = list(range(60))
-    once = curves.curves(scored(labels.tolist(), told.tolist(), patients))
-    twice = curves.curves(scored(labels.tolist() * 2, told.tolist() * 2, patients * 2))
-    apart = curves.curves(scored(labels.tolist() * 2, told.tolist() * 2, list(range(120))))
+    once = curves.curves(scored(labels.tolist(), scores.tolist(), patients))
+    twice = curves.curves(scored(labels.tolist() * 2, scores.tolist() * 2, patients * 2))
+    apart = curves.curves(scored(labels.tolist() * 2, scores.tolist() * 2, list(range(120))))
     for name in curves.SWEPT:
         np.testing.assert_allclose(np.array(once.sweep[name]), np.array(twice.sweep[name]))
     width = {id(each): np.nansum(each.ranking["yes"].roc.high - each.ranking["yes"].roc.low) for each in (once, apart)}
@@ -91,7 +91,9 @@ def test_each_of_three_classes_is_ranked(drawn_run: Callable[..., Path], tmp_pat
     ("column", "value"),
     [("label", "other"), ("p(class0)", "x"), ("p(class1)", "1.5"), ("predicted (chosen)", ""), ("split", "none")],
 )
-def test_damaged_predictions_are_told(drawn_run: Callable[..., Path], tmp_path: Path, column: str, value: str) -> None:
+def test_damaged_predictions_are_an_error(
+    drawn_run: Callable[..., Path], tmp_path: Path, column: str, value: str
+) -> None:
     """The message names the run and the fix."""
     folder = drawn_run(tmp_path)
     table = pd.read_csv(folder / "predictions.csv", dtype=str)
@@ -101,7 +103,7 @@ def test_damaged_predictions_are_told(drawn_run: Callable[..., Path], tmp_path: 
         curves.scored(results.read(folder), "frozen")
 
 
-def test_predictions_without_patients_are_told(drawn_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_predictions_without_patients_are_an_error(drawn_run: Callable[..., Path], tmp_path: Path) -> None:
     """There is no interval without knowing whose images they are."""
     folder = drawn_run(tmp_path)
     pd.read_csv(folder / "predictions.csv").drop(columns="group").to_csv(folder / "predictions.csv", index=False)

@@ -49,6 +49,6 @@ def test_a_phase_is_judged_on_both_splits_with_one_threshold(image_set: Any) -> 
 
     sure = np.where((labels == 1) ^ (np.arange(len(labels)) % 3 == 0), 0.99, 0.01)  # and wrong in one of three
     cooled = evaluate.judge(dataset, np.stack([1 - sure, sure], axis=1), calibrate=True, sensitivity=None)
-    told = cooled.metrics["calibration"]
-    assert told["temperature"] == pytest.approx(cooled.temperature, abs=1e-6)
-    assert cooled.metrics["val"]["brier"]["value"] < told["val_before"]["brier"]["value"]
+    calibration = cooled.metrics["calibration"]
+    assert calibration["temperature"] == pytest.approx(cooled.temperature, abs=1e-6)
+    assert cooled.metrics["val"]["brier"]["value"] < calibration["val_before"]["brier"]["value"]

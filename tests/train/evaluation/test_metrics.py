@@ -34,30 +34,30 @@ def alone(count: int) -> np.ndarray:
 def test_two_classes_by_hand() -> None:
     """Accuracy, sensitivity and specificity of a small example at both thresholds; the second class is positive."""
     labels = np.array([0, 0, 0, 1, 1])
-    told = metrics.metrics(labels, two([0.1, 0.6, 0.2, 0.9, 0.4]), alone(5), TWO, 0.4)
-    half, chosen = told["decisions"]["0.5"], told["decisions"]["chosen"]
+    measured = metrics.metrics(labels, two([0.1, 0.6, 0.2, 0.9, 0.4]), alone(5), TWO, 0.4)
+    half, chosen = measured["decisions"]["0.5"], measured["decisions"]["chosen"]
     assert half["accuracy"]["value"] == pytest.approx(3 / 5)
     assert half["sensitivity"]["value"] == pytest.approx(1 / 2)
     assert half["specificity"]["value"] == pytest.approx(2 / 3, abs=1e-6)
     assert half["confusion"] == [[2, 1], [1, 1]]
     assert chosen["sensitivity"]["value"] == 1.0, "0.4 is positive from 0.4 on"
-    assert told["auroc"]["value"] == pytest.approx(5 / 6, abs=1e-6), "5 of 6 pairs are ranked right"
-    assert told["brier"]["value"] == pytest.approx((0.01 + 0.36 + 0.04 + 0.01 + 0.36) / 5)
-    assert (told["images"], told["patients"]) == (5, 5)
+    assert measured["auroc"]["value"] == pytest.approx(5 / 6, abs=1e-6), "5 of 6 pairs are ranked right"
+    assert measured["brier"]["value"] == pytest.approx((0.01 + 0.36 + 0.04 + 0.01 + 0.36) / 5)
+    assert (measured["images"], measured["patients"]) == (5, 5)
 
 
 def test_three_classes_by_hand() -> None:
     """With more classes the most probable counts, and each class has figures of its own."""
     labels = np.array([0, 1, 2, 2])
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
-    told = metrics.metrics(labels, probabilities, alone(4), ("a", "b", "c"), None)
-    decided = told["decisions"]["most probable"]
+    measured = metrics.metrics(labels, probabilities, alone(4), ("a", "b", "c"), None)
+    decided = measured["decisions"]["most probable"]
     assert decided["accuracy"]["value"] == pytest.approx(3 / 4)
     assert decided["sensitivity"]["value"] == pytest.approx((1 + 1 + 1 / 2) / 3, abs=1e-6)
-    of_class = {name: each["specificity"]["value"] for name, each in told["per_class"].items()}
+    of_class = {name: each["specificity"]["value"] for name, each in measured["per_class"].items()}
     assert of_class == {"a": pytest.approx(2 / 3, abs=1e-6), "b": 1.0, "c": 1.0}
-    areas = [each["auroc"]["value"] for each in told["per_class"].values()]
-    assert told["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-5)
+    areas = [each["auroc"]["value"] for each in measured["per_class"].values()]
+    assert measured["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-5)
 
 
 def test_what_the_images_do_not_define_says_why() -> None:
@@ -122,15 +122,17 @@ def test_figures_are_scikit_learns(cases: list[tuple[int, int, int]]) -> None:
     decided = {"0.5": (positive >= 0.5).astype(int)}
     rankings = metrics.ranked(labels, probabilities)
     found = metrics.figures_of(labels, probabilities, rankings, decided, weights[None].astype(float))
-    told = {name: each[0] for name, each in found.items()}
+    measured = {name: each[0] for name, each in found.items()}
     given_weights: dict[str, Any] = {"sample_weight": weights}
-    assert told["auroc"] == pytest.approx(roc_auc_score(labels, positive, **given_weights))
-    assert told["auprc"] == pytest.approx(average_precision_score(labels, positive, **given_weights))
-    assert told["brier"] == pytest.approx(brier_score_loss(labels, positive, **given_weights))
+    assert measured["auroc"] == pytest.approx(roc_auc_score(labels, positive, **given_weights))
+    assert measured["auprc"] == pytest.approx(average_precision_score(labels, positive, **given_weights))
+    assert measured["brier"] == pytest.approx(brier_score_loss(labels, positive, **given_weights))
     predicted = positive >= 0.5
-    assert told["balanced_accuracy 0.5"] == pytest.approx(balanced_accuracy_score(labels, predicted, **given_weights))
-    assert told["sensitivity 0.5"] == pytest.approx(recall_score(labels, predicted, **given_weights))
-    assert told["f1 0.5"] == pytest.approx(f1_score(labels, predicted, **given_weights))
+    assert measured["balanced_accuracy 0.5"] == pytest.approx(
+        balanced_accuracy_score(labels, predicted, **given_weights)
+    )
+    assert measured["sensitivity 0.5"] == pytest.approx(recall_score(labels, predicted, **given_weights))
+    assert measured["f1 0.5"] == pytest.approx(f1_score(labels, predicted, **given_weights))
 
 
 def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:

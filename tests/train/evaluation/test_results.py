@@ -22,18 +22,18 @@ def folder(place: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tu
     probabilities = np.full((12, classes), 0.1)
     probabilities[np.arange(12), labels] = 1 - 0.1 * (classes - 1)
     groups = np.array([f"p{number}" for number in range(12)])
-    told: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for phase in phases:
         split = metrics.metrics(labels, probabilities, groups, names, 0.3 if classes == 2 else None)
-        told[phase] = {"val": split, "test": split}
+        measured[phase] = {"val": split, "test": split}
         if classes == 2:
-            told[phase]["threshold"] = {"value": 0.3, "interval": [0.1, 0.9], "chosen_by": "hand"}
+            measured[phase]["threshold"] = {"value": 0.3, "interval": [0.1, 0.9], "chosen_by": "hand"}
     run = place / name
     run.mkdir()
     settings = {"set": name, "classes": names, "images": {"train": 8, "val": 12, "test": 12}}
     settings["positive"] = names[1] if classes == 2 else None
     (run / "settings.json").write_text(json.dumps(settings))
-    (run / "metrics.json").write_text(json.dumps(told))
+    (run / "metrics.json").write_text(json.dumps(measured))
     history = pd.DataFrame({"phase": phases, "epoch": range(1, len(phases) + 1)})
     tables.write(run / "history.csv", history.assign(loss=0.5, accuracy=0.5, val_loss=0.5, val_accuracy=0.5))
     rows = [

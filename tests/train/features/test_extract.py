@@ -202,9 +202,7 @@ def test_an_image_that_is_not_the_manifests_is_refused(
     assert all(store.index() == {} for store, _ in stored(tmp_path / "c"))
 
 
-def test_an_image_cut_short_is_told_by_its_name(
-    image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
-) -> None:
+def test_an_image_cut_short_is_named(image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path) -> None:
     """What can't even be decoded is refused with the same words as any other image that isn't the manifest's."""
     dataset = datasets.read(image_set(), tmp_path)
     path = dataset.paths(dataset.rows)[3]
@@ -235,8 +233,8 @@ from train import dataset as datasets
 from train.features import backbone as model, engine, extract as features
 dataset = datasets.read(Path(sys.argv[1]), Path(sys.argv[2]))
 part = model.cut(model.load_backbone("resnet50v2", "random", (64, 64), seed=0), 5)
-told = lambda done, total: print(done, flush=True)
-kept = features.features(dataset, part, "w", Path(sys.argv[2]) / "c", engine.Engine("tensorflow", "float32"), told)
+progress = lambda done, total: print(done, flush=True)
+kept = features.features(dataset, part, "w", Path(sys.argv[2]) / "c", engine.Engine("tensorflow", "float32"), progress)
 print("computed", kept.computed)
 """
 
@@ -245,7 +243,7 @@ print("computed", kept.computed)
 def test_a_killed_pass_goes_on_where_it_was(
     image_set: Callable[..., Path], backbone: keras.Model, tmp_path: Path
 ) -> None:
-    """Kill -9 in the middle: what was told as done is kept, the rest is computed, and all is as from one pass."""
+    """Kill -9 in the middle: what was reported done is kept, the rest is computed, and all is as from one pass."""
     manifest = image_set(train=60, val=20)
     dataset = datasets.read(manifest, tmp_path)
     root = Path(__file__).parents[3]
@@ -322,8 +320,8 @@ def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
 
     def resident() -> int:
         """KiB of the file in this process's memory."""
-        _, _, told = Path("/proc/self/smaps").read_text().partition(str(file))
-        return int(re.findall(r"^Rss: +(\d+) kB", told, re.MULTILINE)[0])
+        _, _, progress = Path("/proc/self/smaps").read_text().partition(str(file))
+        return int(re.findall(r"^Rss: +(\d+) kB", progress, re.MULTILINE)[0])
 
     mapped = np.memmap(file, np.float32, "r", shape=(1024, 1024))
     whole = mapped.copy()

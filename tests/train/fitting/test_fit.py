@@ -20,6 +20,7 @@ from train.features import backbone as model
 from train.features.engine import Engine
 from train.fitting import fit
 from train.inference import predictor
+from train.settings import Settings
 
 TENSORFLOW = Engine("tensorflow", "float32")
 
@@ -52,7 +53,7 @@ class Whole(keras.Model):
 class Plain(keras.utils.PyDataset):
     """Batches of images in the order that a run draws: by seed and epoch."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, settings: fit.Settings) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, settings: Settings) -> None:
         super().__init__()
         self.images, self.labels, self.rows, self.settings = images, labels, rows, settings
         self.epoch, self.order = 0, rows
@@ -70,9 +71,7 @@ class Plain(keras.utils.PyDataset):
         self.order = np.random.default_rng((self.settings.seed, self.epoch)).permutation(self.rows)
 
 
-def plain_keras(
-    dataset: datasets.Dataset, settings: fit.Settings
-) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
+def plain_keras(dataset: datasets.Dataset, settings: Settings) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
     """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each."""
     images = np.concatenate([batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
     labels = dataset.labels(dataset.rows)
@@ -109,7 +108,7 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
     """Both phases give the losses and, within 1e-3, the predictions of `fit` through the whole network."""
     manifest = image_set(classes=classes, train=12, val=6, test=4, size=64)
     dataset = datasets.read(manifest, manifest.parent.parent)
-    settings = fit.Settings(
+    settings = Settings(
         weights="random", epochs=3, fine_tune_epochs=3, batch_size=8, learning_rate=1e-2, fine_tune_learning_rate=1e-3
     )
     backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
@@ -117,15 +116,15 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
     kept = activated(dataset, part, tmp_path / "cache", TENSORFLOW)
     progress: list[tuple[int, int]] = []
     fitted = fit.fit(
-        dataset, part, kept, settings, tmp_path / "run", lambda _: None, lambda *told: progress.append(told)
+        dataset, part, kept, settings, tmp_path / "run", lambda _: None, lambda *values: progress.append(values)
     )
 
     histories, probabilities = plain_keras(dataset, settings)
 
     assert progress == sorted(progress)
     assert progress[-1] == (progress[-1][1], 2 * 3 * math.ceil(12 * classes / 8)), "all batches of both phases"
-    told = [row["loss"] for row in fitted.history]
-    np.testing.assert_allclose(told, histories[0]["loss"] + histories[1]["loss"], atol=1e-3)
+    values = [row["loss"] for row in fitted.history]
+    np.testing.assert_allclose(values, histories[0]["loss"] + histories[1]["loss"], atol=1e-3)
     for phase, expected in zip(("frozen", "fine-tuned"), probabilities, strict=True):
         got = fitted.probabilities[phase]
         np.testing.assert_allclose(got[:, 1:] if classes == 2 else got, expected[dataset.is_held_out], atol=1e-3)
@@ -140,21 +139,19 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
     assert isinstance(images, tf.Tensor)
 
 
-def test_an_image_damaged_in_the_midst_of_training_is_told_by_its_name(
-    image_set: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_an_image_damaged_in_the_midst_of_training_is_named(image_set: Callable[..., Path], tmp_path: Path) -> None:
     """Where activations aren't kept, images are read in each epoch; one that changed by then ends it in one line."""
     dataset = datasets.read(image_set(), tmp_path)
     part = model.cut(model.load_backbone("resnet50v2", "random", dataset.size, 0), 5)
     kept = activated(dataset, part, tmp_path / "c", TENSORFLOW, limit=100_000)
     path = dataset.paths(dataset.of("val"))[-1]
     path.write_bytes(path.read_bytes()[:100])
-    settings = fit.Settings(weights="random", epochs=1, fine_tune_epochs=1)
+    settings = Settings(weights="random", epochs=1, fine_tune_epochs=1)
     for damage, words in ((lambda: None, "not the image in the manifest"), (path.unlink, "No such file or directory")):
         damage()
-        with pytest.raises(datasets.DatasetError) as told:
+        with pytest.raises(datasets.DatasetError) as values:
             fit.fit(dataset, part, kept, settings, tmp_path, lambda _: None, lambda *_: None)
-        assert str(told.value).startswith(f"{path}: {words}; ")
+        assert str(values.value).startswith(f"{path}: {words}; ")
 
 
 @pytest.mark.slow
@@ -169,7 +166,7 @@ def test_what_is_measured_is_what_is_saved(
     if engine.name == "openvino":
         pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
     dataset = datasets.read(xrays_set(train=10, val=4, test=6), tmp_path)
-    settings = fit.Settings(epochs=2, fine_tune_epochs=1, learning_rate=1e-2, fine_tune_learning_rate=1e-3)
+    settings = Settings(epochs=2, fine_tune_epochs=1, learning_rate=1e-2, fine_tune_learning_rate=1e-3)
     backbone = model.load_backbone("resnet50v2", str(weights), dataset.size, settings.seed)
     part = model.cut(backbone, settings.fine_tune_layers)
     untrained = [weight.copy() for weight in backbone.get_weights()]
@@ -184,7 +181,7 @@ def test_what_is_measured_is_what_is_saved(
     np.testing.assert_allclose(fitted.probabilities["fine-tuned"], saved, atol=1e-5, rtol=0)
     assert np.ptp(saved[:, 1]) > 0.1, "the predictions must mean something, else this shows nothing"
 
-    short = fit.Settings(epochs=2, fine_tune_epochs=0, learning_rate=1e-2)
+    short = Settings(epochs=2, fine_tune_epochs=0, learning_rate=1e-2)
     backbone.set_weights(untrained)
     frozen_only = activated(dataset, part, tmp_path / "cache", engine, with_tail=False)
     alone = fit.fit(dataset, part, frozen_only, short, tmp_path / "frozen", lambda _: None, lambda *_: None)
@@ -200,7 +197,7 @@ def test_where_activations_are_not_kept_the_saved_model_is_measured_too(
 ) -> None:
     """What crosses the cut is computed anew for training in one precision, for the measurement in float32."""
     dataset = datasets.read(image_set(), tmp_path)
-    settings = fit.Settings(epochs=1, fine_tune_epochs=1, learning_rate=1e-2, fine_tune_learning_rate=1e-3)
+    settings = Settings(epochs=1, fine_tune_epochs=1, learning_rate=1e-2, fine_tune_learning_rate=1e-3)
     backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
     part = model.cut(backbone, settings.fine_tune_layers)
     kept = activated(dataset, part, tmp_path / "cache", Engine("tensorflow", precision), limit=100_000)

@@ -58,8 +58,8 @@ def test_no_kill_ends_in_anything_but_a_finished_run(
     for engine in ("tensorflow", "openvino"):
         begun = time.monotonic()
         process = started(manifest, f"runs/{engine}", f"cache-{engine}", environment, engine)
-        told = over(process, engine)
-        assert process.returncode == 0, told
+        printed = over(process, engine)
+        assert process.returncode == 0, printed
         takes[engine] = time.monotonic() - begun
     seed = random.randrange(2**32) if "EVENSET_KILLS" in os.environ else 21
     dice, kills = random.Random(seed), 0
@@ -72,14 +72,14 @@ def test_no_kill_ends_in_anything_but_a_finished_run(
         what = f"seed {seed}, kill {kills}, {engine}"
         process = started(manifest, "runs/killed", "cache-killed", environment, engine)
         done = kill_one(process, dice, takes[engine], main=dice.random() < 0.6)
-        told = over(process, f"{what}: {done}")
+        printed = over(process, f"{what}: {done}")
         kills += bool(done)
         if process.returncode:
-            assert "Traceback" not in told, f"{what}: {done}\n{told}"
+            assert "Traceback" not in printed, f"{what}: {done}\n{printed}"
             assert not (root / "runs" / "killed").exists(), "no run under its name before it is finished"
             process = started(manifest, "runs/killed", "cache-killed", environment, engine)
-            told = over(process, f"{what}: {done}, the second try")
-            assert process.returncode == 0, f"{what}: {done}\n{told}"
+            printed = over(process, f"{what}: {done}, the second try")
+            assert process.returncode == 0, f"{what}: {done}\n{printed}"
         for name in _FILES:
             whole, killed = ((root / "runs" / run / name).read_bytes() for run in (engine, "killed"))
             assert whole == killed, f"{what}: {done}: {name}"

@@ -44,8 +44,8 @@ def run(loaded: Trained, image_set: Callable[..., Path], tmp_path: Path) -> Trai
     for name in ("run", "cache"):
         (tmp_path / name).mkdir()
     leaks.write(folder, dataset, tmp_path / "cache")
-    told = {"source": "source", "manifest": "manifests/tiny.csv", "manifest_sha256": dataset.sha256}
-    return loaded._replace(run=folder, settings=loaded.settings | told)
+    added = {"source": "source", "manifest": "manifests/tiny.csv", "manifest_sha256": dataset.sha256}
+    return loaded._replace(run=folder, settings=loaded.settings | added)
 
 
 def evaluate(run: Trained, manifest: Path, root: Path, **options: bool) -> external_validation.Measured:

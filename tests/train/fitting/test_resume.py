@@ -41,13 +41,13 @@ def started(manifest: Path, run: str, environment: dict[str, str], cache: str, s
 
 def finished(process: subprocess.Popen[str]) -> str:
     """What it printed, once it is done and all went well."""
-    told, _ = process.communicate()
-    assert process.returncode == 0, told
-    return told
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    return printed
 
 
 def killed_in_epoch(process: subprocess.Popen[str], phase: str, epoch: int) -> None:
-    """Kill a run as soon as it has told of an epoch of a phase."""
+    """Kill a run as soon as it has printed an epoch of a phase."""
     assert process.stdout
     for line in process.stdout:
         if line.split()[:3] == [phase, "epoch", str(epoch)]:
@@ -76,8 +76,8 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     killed_in_epoch(started(manifest, "runs/killed", environment, "cache-killed"), "frozen", 2)
     killed_in_epoch(started(manifest, "runs/killed", environment, "cache-killed"), "fine-tuned", EPOCHS + 2)
     assert not (root / "runs" / "killed").exists(), "no run under its name before it is finished"
-    told = finished(started(manifest, "runs/killed", environment, "cache-killed"))
-    assert "0 images computed" in told
+    printed = finished(started(manifest, "runs/killed", environment, "cache-killed"))
+    assert "0 images computed" in printed
 
     whole, killed = root / "runs" / "whole", root / "runs" / "killed"
     for name in ("settings.json", "history.csv", "metrics.json", "predictions.csv"):
@@ -99,20 +99,20 @@ def test_ctrl_c_says_how_to_go_on_and_other_settings_start_over(
     while not process.stdout.readline().lstrip().startswith("frozen"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate()
+    printed, _ = process.communicate()
     assert process.returncode == 130
-    assert "Run it again and it goes on" in told
+    assert "Run it again and it goes on" in printed
     partial = root / "runs" / ".tiny.partial"
     (partial / "checkpoints").mkdir(exist_ok=True)  # it may not have come to the first one
     (partial / "checkpoints" / "left").touch()
-    told = finished(started(manifest, "runs/tiny", environment, "cache", seed=1))
+    printed = finished(started(manifest, "runs/tiny", environment, "cache", seed=1))
     aside = root / "runs" / "tiny.unfinished.1"
-    assert f"kept at {aside}" in told
+    assert f"kept at {aside}" in printed
     assert (aside / "checkpoints" / "left").exists()
     assert not partial.exists()
     assert not (root / "runs" / "tiny" / "checkpoints").exists()
 
-    told = finished(started(manifest, "runs/tiny", environment, "cache"))
-    assert f"Going on from {aside}" in told
-    assert f"What was at {root / 'runs' / 'tiny'} is now at {root / 'runs' / 'tiny.1'}" in told
+    printed = finished(started(manifest, "runs/tiny", environment, "cache"))
+    assert f"Going on from {aside}" in printed
+    assert f"What was at {root / 'runs' / 'tiny'} is now at {root / 'runs' / 'tiny.1'}" in printed
     assert sorted(path.name for path in (root / "runs").glob("[!.]*")) == ["tiny", "tiny.1"]

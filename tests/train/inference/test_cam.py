@@ -136,7 +136,7 @@ def test_a_file_name_never_leaves_its_folder(path: str, name: str) -> None:
 
 
 def test_a_file_in_the_folders_place_is_one_line(run: Path, tmp_path: Path) -> None:
-    """--cam that can't be a folder is told by name, with exit code 2."""
+    """--cam that can't be a folder is named, with exit code 2."""
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "a.png")
     result = CliRunner().invoke(main, ["predict", str(run), str(tmp_path / "a.png"), "--cam", str(tmp_path / "a.png")])
     assert result.exit_code == 2

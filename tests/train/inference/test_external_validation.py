@@ -28,10 +28,10 @@ def test_a_run_is_measured_on_another_sets_test_images(image_set: Callable[..., 
 
     result = call("evaluate", run, manifest, "--root", root, "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
+    printed = json.loads(result.stdout)
     expected = json.loads((run / "metrics.json").read_text())["frozen"]["test"]
-    assert told["auroc"] == expected["auroc"]
-    assert told["decisions"]["0.5"]["confusion"] == expected["decisions"]["0.5"]["confusion"]
+    assert printed["auroc"] == expected["auroc"]
+    assert printed["decisions"]["0.5"]["confusion"] == expected["decisions"]["0.5"]["confusion"]
     result = call("evaluate", run, manifest, "--root", root)
     assert "AUROC" in result.output
     assert "Not checked" not in result.output

@@ -151,9 +151,9 @@ def test_names_stay_as_they_are_but_for_what_is_not_for_reading(tmp_path: Path) 
     names = ["=1+1.png", "a\nb.png", "c\u202ed.png", os.fsdecode(b"e\xff.png"), "ä ö.png"]
     for name in names:
         (tmp_path / name).touch()
-    told = {predict.display_name(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path])}
-    assert told == {"=1+1.png", "a\\nb.png", "c\\u202ed.png", "e\\udcff.png", "ä ö.png"}
-    table = pd.DataFrame({"file": sorted(told), "error": ""})
+    printed_names = {predict.display_name(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path])}
+    assert printed_names == {"=1+1.png", "a\\nb.png", "c\\u202ed.png", "e\\udcff.png", "ä ö.png"}
+    table = pd.DataFrame({"file": sorted(printed_names), "error": ""})
     predict.write(tmp_path / "out.csv", table)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv", keep_default_na=False), table, check_dtype=False)
 
@@ -173,10 +173,10 @@ def test_the_table_takes_no_other_files_place(run: Path, tmp_path: Path, image_s
     manifest = image_set()
     picture().save(tmp_path / "a.png")
     before = manifest.read_bytes(), (tmp_path / "a.png").read_bytes()
-    for out, told in ((tmp_path / "a.png", "ends in .csv"), (manifest, "is a set's manifest")):
+    for out, printed_names in ((tmp_path / "a.png", "ends in .csv"), (manifest, "is a set's manifest")):
         result = call(run, tmp_path / "a.png", "--out", out)
         assert result.exit_code == 2
-        assert told in result.output.splitlines()[-1]
+        assert printed_names in result.output.splitlines()[-1]
     assert (manifest.read_bytes(), (tmp_path / "a.png").read_bytes()) == before
 
 

@@ -61,7 +61,7 @@ def foreign(path: Path, *layers: keras.layers.Layer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (shutil.rmtree, "holds no finished run"),
         (lambda run: (run / "metrics.json").write_text("{"), "holds no finished run"),
@@ -78,11 +78,11 @@ def foreign(path: Path, *layers: keras.layers.Layer) -> None:
         (lambda run: foreign(run / "model.keras", keras.layers.Lambda(lambda x: x)), "no model that can be loaded"),
     ],
 )
-def test_what_is_no_run_is_said_in_one_line(copy: Path, damage: Callable[[Path], None], told: str) -> None:
+def test_what_is_no_run_is_said_in_one_line(copy: Path, damage: Callable[[Path], None], message: str) -> None:
     """A folder or file that is missing, damaged, or of another program, with code in it too, is named with what is wrong."""
     damage(copy)
     with pytest.raises(predictor.PredictorError) as caught:
         predictor.load(copy)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert str(copy) in str(caught.value)
     assert "\n" not in str(caught.value)

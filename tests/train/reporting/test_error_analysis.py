@@ -19,11 +19,23 @@ from train.reporting import error_analysis
 
 def scored(labels: list[int], probabilities: list[list[float]], cut: float = 0.5) -> curves.Scored:
     """As read from a run, with the second of two classes from `cut` on."""
-    told = np.array(probabilities)
-    predicted = (told[:, 1] >= cut).astype(np.int64) if told.shape[1] == 2 else told.argmax(axis=1)
-    rows = pd.DataFrame({"path": [f"{number:03}.jpg" for number in range(len(told))]})
-    classes = tuple(f"class{index}" for index in range(told.shape[1]))
-    return curves.Scored("test", rows, classes, np.array(labels), predicted, told, np.arange(len(told)))
+    predicted_probabilities = np.array(probabilities)
+    predicted = (
+        (predicted_probabilities[:, 1] >= cut).astype(np.int64)
+        if predicted_probabilities.shape[1] == 2
+        else predicted_probabilities.argmax(axis=1)
+    )
+    rows = pd.DataFrame({"path": [f"{number:03}.jpg" for number in range(len(predicted_probabilities))]})
+    classes = tuple(f"class{index}" for index in range(predicted_probabilities.shape[1]))
+    return curves.Scored(
+        "test",
+        rows,
+        classes,
+        np.array(labels),
+        predicted,
+        predicted_probabilities,
+        np.arange(len(predicted_probabilities)),
+    )
 
 
 def test_the_surest_mistakes_come_first() -> None:
@@ -94,15 +106,15 @@ def test_what_was_judged_is_shown_with_its_evidence(drawn_run: Callable[..., Pat
     seen = error_analysis.see(of, picked, 0.5, rows, tmp_path, heat)
     assert asked == [((len(picked) - 2, 64, 64, 3), [each.predicted for each in picked[2:]])]
     assert [each.image is None for each in seen] == [True, True] + [False] * (len(seen) - 2)
-    for each, told in zip(picked[2:], seen[2:], strict=True):
-        assert told.name == Path(of.rows["path"][each.row]).name
-        assert told.image is not None
-        assert told.overlay is not None
+    for each, predicted_probabilities in zip(picked[2:], seen[2:], strict=True):
+        assert predicted_probabilities.name == Path(of.rows["path"][each.row]).name
+        assert predicted_probabilities.image is not None
+        assert predicted_probabilities.overlay is not None
         original = np.asarray(Image.open(tmp_path / of.rows["path"][each.row])).astype(float)
-        assert np.abs(_pixels(told.image) - original).mean() < 12, "a JPEG of a JPEG"
-        shown = _pixels(told.overlay)
+        assert np.abs(_pixels(predicted_probabilities.image) - original).mean() < 12, "a JPEG of a JPEG"
+        shown = _pixels(predicted_probabilities.overlay)
         assert (shown[:16, 48:, 0] > shown[:16, 48:, 2]).mean() > 0.9, "yellow, upper right"
-        assert told.where == "strongest in the upper right, strong over 25% of the image"
+        assert predicted_probabilities.where == "strongest in the upper right, strong over 25% of the image"
 
 
 def test_of_another_manifest_nothing_is_shown(drawn_run: Callable[..., Path], tmp_path: Path) -> None:

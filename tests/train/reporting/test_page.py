@@ -52,9 +52,9 @@ def test_a_run_is_shown_with_all_that_belongs_to_it(drawn_run: DrawnRun, tmp_pat
     """Numbers with intervals, the confusion matrices, all figures with words and tables, images, settings, limits."""
     run = drawn_run(tmp_path)
     shown = write(run, root=tmp_path)
-    told = json.loads((run / "metrics.json").read_text())
+    found = json.loads((run / "metrics.json").read_text())
     words = text(shown).replace("\N{NO-BREAK SPACE}", " ")
-    for phase in told.values():
+    for phase in found.values():
         for way in phase["test"]["decisions"].values():
             assert results.interval(way["balanced_accuracy"]) in words
             rows = " ".join(f"class{index} {' '.join(map(str, row))}" for index, row in enumerate(way["confusion"]))
@@ -65,7 +65,7 @@ def test_a_run_is_shown_with_all_that_belongs_to_it(drawn_run: DrawnRun, tmp_pat
         "Threshold, fine-tuned",
     ]  # fmt: skip
     assert "Fine-tuning starts with epoch 3." in html.unescape(shown)
-    assert f"The chosen threshold is {told['fine-tuned']['threshold']['value']:.3f}." in html.unescape(shown)
+    assert f"The chosen threshold is {found['fine-tuned']['threshold']['value']:.3f}." in html.unescape(shown)
     assert words.count("Numbers of ") == 6
     assert "strongest in the upper left" in shown
     assert "One image of 8 is 12.50 points of accuracy." in words
@@ -140,7 +140,7 @@ def test_hostile_names_stay_text(drawn_run: DrawnRun, tmp_path: Path) -> None:
     assert "_&lt;/style&gt;&lt;script&gt;" in reliability
 
 
-def test_what_is_gone_is_told(drawn_run: DrawnRun, tmp_path: Path) -> None:
+def test_what_is_gone_is_reported(drawn_run: DrawnRun, tmp_path: Path) -> None:
     """Without the model no evidence, without an image no such image, without the set none at all; the rest stays."""
     run = drawn_run(tmp_path)
     shown = write(run, root=tmp_path, heat=no_model)
@@ -185,7 +185,7 @@ def test_runs_are_compared(drawn_run: DrawnRun, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_on_other_images_are_not_compared_but_shown(drawn_run: DrawnRun, tmp_path: Path) -> None:
-    """The page says why, and has both; sizes that differ are told with the accuracy."""
+    """The page says why, and has both; sizes that differ stand beside the accuracy."""
     runs = [drawn_run(tmp_path), drawn_run(tmp_path, "small", test=3, size=32)]
     words = text(write(*runs, root=tmp_path))
     assert "Not compared by differences: small frozen and tiny frozen are on different test images" in words or (
@@ -206,7 +206,7 @@ def test_a_set_without_test_images_is_judged_on_validation(drawn_run: DrawnRun, 
 
 @pytest.mark.slow
 def test_many_classes_fit(drawn_run: DrawnRun, tmp_path: Path) -> None:
-    """Nine classes, one phase: one matrix, seven lines that can be told apart, some of every class's images."""
+    """Nine classes, one phase: one matrix, seven lines that can be distinguished, some of every class's images."""
     run = drawn_run(tmp_path, classes=9, phases=("frozen",), val=2, test=2)
     shown = write(run, root=tmp_path)
     assert shown.count('class="confusion"') == 1
@@ -264,8 +264,8 @@ def test_deep_nesting_is_one_line(drawn_run: DrawnRun, tmp_path: Path, name: str
 def test_a_page_needs_a_place(drawn_run: DrawnRun, tmp_path: Path) -> None:
     """Its name ends in .html, and the place can be written to."""
     run = drawn_run(tmp_path)
-    for out, told in ((tmp_path / "report.csv", "end in .html"), (run / "metrics.json" / "x.html", "another place")):
-        with pytest.raises(page.PageError, match=told):
+    for out, found in ((tmp_path / "report.csv", "end in .html"), (run / "metrics.json" / "x.html", "another place")):
+        with pytest.raises(page.PageError, match=found):
             page.write([run], tmp_path, out, no_model, unseen)
 
 

@@ -41,8 +41,9 @@ def _unseen(done: int, total: int) -> None:
 
 
 class Built(NamedTuple):
-    """What a build did: its plan, how many images it rendered and reused, what it set aside, and what it noticed."""
+    """What a build did: where, its plan, how many images it rendered and reused, what it set aside and noticed."""
 
+    place: Place
     build_plan: BuildPlan
     rendered: int
     reused: int
@@ -173,7 +174,7 @@ def build(
             scanned, recipe, place.source, executor, known, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts
         )
         if is_up_to_date(place, build_plan, checking):
-            return Built(build_plan, 0, len(build_plan.planned.rows), clear(place, build_plan), [])
+            return Built(place, build_plan, 0, len(build_plan.planned.rows), clear(place, build_plan), [])
         _check_transforms(recipe, executor)  # before anything is touched
         unreadable = {entry.source: entry for entry in known}
         return _make(build_plan, unreadable, earlier, place, executor, progress, checking)
@@ -231,7 +232,7 @@ def _make(
     rows = _manifest_rows(build_plan.planned.rows, journal, place.relative(place.images))
     moved += publish(place, build_plan, rows, journal.notes)
     kept = len(reused.intersection(build_plan.planned.rows["path"]))
-    return Built(build_plan, len(rows) - kept, kept, moved, notes_of(rows, journal.notes - before))
+    return Built(place, build_plan, len(rows) - kept, kept, moved, notes_of(rows, journal.notes - before))
 
 
 def _render(

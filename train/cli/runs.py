@@ -2,17 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
-from train.console import RESUME, import_tensorflow, table
-
-if TYPE_CHECKING:
-    from train.reporting.error_analysis import Heat
-
-# The stages are imported inside the commands: `--help` should answer in a blink.
+import train
+from common.console import as_json, at_root, one_line_errors, print_json, quiet, say
+from train.console import RESUME, table
 
 
 @click.command()
@@ -29,10 +24,8 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
         from train.evaluation import compare as difference
         from train.evaluation import results
 
-        finished = [results.read(run) for run in runs]
-        say(table(results.overview(finished)))
-        with progress("comparisons", "pairs") as show:
-            found = difference.differences(finished, show)
+        say(table(results.overview([results.read(run) for run in runs])))
+        found = train.compare(runs)
         print_json(json.loads(found.to_json(orient="records")))
         if len(found):
             say("\nThe second less the first, on the same test images:")
@@ -60,23 +53,4 @@ def report(runs: tuple[Path, ...], out: Path | None, root: Path, **_: bool) -> N
       python -m train report runs/original runs/augment1 runs/augment2
     """
     with one_line_errors(RESUME):
-        from train.reporting import page
-
-        out = out or page.default_out(list(runs))
-        with progress("report", "steps") as show:
-            page.write(list(runs), root, out, _heat, show)
-        say(f"Report: {out}")
-
-
-def _heat(run: Path, size: tuple[int, int]) -> "tuple[Heat | None, str]":
-    """What maps evidence with a run's model, or why nothing can."""
-    import_tensorflow()
-    from train.inference import cam, predictor
-
-    try:
-        loaded = predictor.load(run)
-    except predictor.PredictorError as error:
-        return None, str(error)
-    if loaded.size != size:
-        return None, f"model.keras takes images of {loaded.size[0]} x {loaded.size[1]}, the set has others"
-    return cam.GradCam(loaded).heat, ""
+        say(f"Report: {train.report(runs, out, root=root)}")

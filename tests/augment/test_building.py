@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from augment import build as stage
+from augment import building as stage
 from augment.plan import PlanError
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.work import MODULES
@@ -132,7 +132,7 @@ def test_a_set_is_what_the_recipe_says(source: Path, tmp_path: Path) -> None:
     assert listing(source) == before
 
 
-def test_the_card_tells_how_the_set_was_made(source: Path, tmp_path: Path) -> None:
+def test_the_card_records_how_the_set_was_made(source: Path, tmp_path: Path) -> None:
     """Recipe as resolved, source, counts that match the manifest, versions, notice and what was rejected."""
     (source / "NOTICE").write_text("Synthetic.")
     (source / "train" / "NORMAL" / "notes.txt").write_text("no image")
@@ -631,10 +631,10 @@ def test_a_killed_build_is_finished_by_the_next(
     expect_nothing(tmp_path)
     assert journaled(tmp_path) >= count
     finishing = start(tmp_path)
-    told, _ = finishing.communicate(timeout=120)
+    message, _ = finishing.communicate(timeout=120)
     assert finishing.returncode == 0
     rendered, reused = (
-        int(text.replace(",", "")) for text in told.split("Rendered ")[1].split(": ")[0].split(" images, reused ")
+        int(text.replace(",", "")) for text in message.split("Rendered ")[1].split(": ")[0].split(" images, reused ")
     )
     assert rendered + reused == 3006
     assert reused >= count - 1

@@ -1,0 +1,121 @@
+"""What notebooks and the command line call: `augment.build`, `augment.dry_run`."""
+
+import os
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from common.console import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from augment.build_plan import BuildPlan
+    from augment.building import Built
+    from augment.recipe import Recipe
+    from augment.sources.scan import Scan
+    from common.process_pool import ProcessPool
+
+# The stages are imported inside the functions: `import augment` should take a blink.
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+Place = str | PathLike[str]
+
+
+class Options(TypedDict, total=False):
+    """What `build` and `dry_run` take beside recipe and source."""
+
+    workers: int  # processes that render; one a core
+    seed: int | None  # takes the place of the recipe's
+    on_leak: Literal["error", "drop"]  # a patient or an image in two of the source's splits
+    on_conflict: Literal["error", "drop"]  # an image whose bytes stand in two classes
+
+
+def build(
+    recipe: str,
+    source: Place,
+    *,
+    root: Place = ".",
+    images: Place | None = None,
+    manifest: Place | None = None,
+    **options: Unpack[Options],
+) -> "Built":
+    """Build a set: split by patient, balance, augment, write images and manifest.
+
+    Call it again and only what differs is rendered.
+
+    Args:
+        recipe: a recipe of augment/recipes by name, or the path of a YAML file.
+        source: the folder of class folders; never written to.
+        root: the folder that the manifest's paths are relative to.
+        images: the folder for the images, inside `root`; None: data/augmented/RECIPE.
+        manifest: the CSV file; None: manifests/RECIPE.csv in `root`.
+        options: see Options.
+
+    Returns:
+        What was built: `place` (with `manifest` and `images`), `build_plan` (with `counts` and `rejected`), and how many
+        images were rendered and reused.
+
+    Raises:
+        UserError: the source, the recipe or the place can't be used; the message says why, and the fix.
+    """
+    with _scanned(recipe, Path(source), options) as (loaded, scanned, executor):
+        from augment import building
+        from augment.storage.place import Place as Placed
+
+        place = Placed(
+            Path(root),
+            Path(source),
+            Path(images or Path(root, "data", "augmented", loaded.name)),
+            Path(manifest or Path(root, "manifests", f"{loaded.name}.csv")),
+        )
+        with progress("checking", "images") as checking, progress("rendering", "images") as show:
+            return building.build(scanned, loaded, place, executor, show, checking=checking, **_drops(options))
+
+
+def dry_run(recipe: str, source: Place, **options: Unpack[Options]) -> "BuildPlan":
+    """Decode the sources and plan a set as `build` does, and write nothing.
+
+    Args:
+        recipe: as `build` takes it.
+        source: as `build` takes it.
+        options: see Options.
+
+    Returns:
+        The plan, with `counts` (images by split and class), `rejected` and `warnings`.
+
+    Raises:
+        UserError: as `build`.
+    """
+    with _scanned(recipe, Path(source), options) as (loaded, scanned, executor):
+        from augment import building
+
+        with progress("decoding", "files") as show:
+            return building.dry_run(scanned, loaded, Path(source), executor, show, **_drops(options))
+
+
+def _drops(options: Options) -> dict[str, bool]:
+    return {
+        "drop_leaks": options.get("on_leak") == "drop",
+        "drop_conflicts": options.get("on_conflict") == "drop",
+    }
+
+
+@contextmanager
+def _scanned(name: str, source: Path, options: Options) -> "Iterator[tuple[Recipe, Scan, ProcessPool]]":
+    """The recipe, the source's images, and the workers that render."""
+    from augment import recipe as recipes
+    from augment.rendering.work import MODULES
+    from common.process_pool import ProcessPool
+
+    recipe, workers = recipes.load(str(name), options.get("seed")), options.get("workers", CORES)
+    preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
+    with ProcessPool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
+        from augment import building  # noqa: F401  # most of what takes time to import
+        from augment.sources.scan import scan
+
+        with progress("reading", "files") as show:
+            scanned = scan(source, recipe.group, workers, show)
+        yield recipe, scanned, executor

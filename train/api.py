@@ -1,0 +1,304 @@
+"""What notebooks and the command line call: `train.fit`, `train.compare`, `train.report`, `train.predict`."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.console import progress, say
+from train.console import import_tensorflow
+from train.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from train.dataset import Dataset
+    from train.evaluation.results import Finished
+    from train.features.activations import Activations
+    from train.features.backbone import Cut
+    from train.features.engine import Engine
+    from train.features.extract import Features, Progress
+    from train.fitting.fit import Fitted
+    from train.reporting.error_analysis import Heat
+
+# The stages are imported inside the functions: `import train` should take a blink, and TensorFlow takes seconds.
+
+Place = str | PathLike[str]
+
+
+def fit(
+    manifest: Place,
+    settings: Settings = Settings(),  # noqa: B008  # frozen
+    *,
+    run: Place | None = None,
+    root: Place = ".",
+    cache: Place | None = None,
+    cache_limit: float | None = None,
+    engine: str = "auto",
+    positive: str | None = None,
+) -> "Finished":
+    """Train on a set: the head on a frozen backbone, then the backbone's last layers too.
+
+    Prints what it does. A run that is finished already is read, not trained again; one that was killed goes on.
+
+    Args:
+        manifest: the set's CSV file.
+        settings: what decides the run's outcome, beside the set.
+        run: the folder for the results; None: runs/NAME OF THE MANIFEST in `root`.
+        root: the folder that the manifest's paths are relative to.
+        cache: the folder for activations; None: data/activations in `root`.
+        cache_limit: GB that it may grow to; None: the disk, less 1 GB.
+        engine: what runs the frozen layers: auto, tensorflow or openvino.
+        positive: the positive one of two classes; None: chosen by its name.
+
+    Returns:
+        The run: `metrics` and `settings` as in metrics.json and settings.json, `history` (a row an epoch) and
+        `predictions` (a row a held-out image and phase) as DataFrames.
+
+    Raises:
+        UserError: the manifest, the weights or the run folder can't be used; the message says why, and the fix.
+    """
+    import_tensorflow()
+    from train import dataset as datasets
+    from train.evaluation import results
+    from train.features import backbone as model
+    from train.features import engine as engines
+    from train.features import selection
+    from train.fitting import fit as fitting
+    from train.fitting import leaks
+    from train.fitting import run_folder as runs
+
+    root, manifest = Path(root), Path(manifest)
+    dataset = datasets.read(manifest, root, positive)
+    if settings.sensitivity is not None and len(dataset.classes) > 2:
+        raise fitting.FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
+    folder = Path(run) if run else root / "runs" / manifest.stem
+    cache = Path(cache) if cache else root / "data" / "activations"
+    with model.strategy().scope():
+        backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
+        weights = model.digest(backbone)
+        part = model.cut(backbone, settings.fine_tune_layers)
+        with_tail = min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0
+        chosen = selection.choose(
+            engine,
+            dataset,
+            part,
+            weights,
+            cache,
+            batch_size=settings.batch_size,
+            with_tail=with_tail,
+            before=runs.begun(folder, runs.describe(manifest, dataset, settings, weights, engines.PLAIN)),
+        )
+        description = runs.describe(manifest, dataset, settings, weights, chosen.engine, chosen.fine_tune_precision)
+        if runs.is_finished(folder, description):
+            say("This very run is finished already; move its folder away to run it again.")
+            return results.read(folder)
+        _print_set(description, dataset.reason, datasets.warnings(dataset))
+        say(f"Engine: {chosen.reason}")
+        with runs.written(folder, description, say) as unfinished:
+            if unfinished:  # else another process finished it meanwhile
+                kept = _activations(dataset, part, weights, cache, chosen.engine, with_tail, cache_limit)
+                leaks.write(unfinished, dataset, cache)
+                with progress("training", "batches") as show:
+                    fitted = fitting.fit(
+                        dataset,
+                        part,
+                        kept,
+                        settings,
+                        unfinished,
+                        _print_epoch,
+                        show,
+                        precision=chosen.fine_tune_precision,
+                    )
+                _measure(dataset, part, kept, fitted, settings, unfinished)
+                model.inference_model(backbone, fitted.head).save(unfinished / "model.keras")
+                _draw(dataset, root, unfinished)
+    return results.read(folder)
+
+
+def compare(runs: Sequence[Place]) -> "pd.DataFrame":
+    """Compare runs on the test images that they share, by pairs and between their phases.
+
+    Args:
+        runs: folders of finished runs.
+
+    Returns:
+        A row a comparison: `first`, `second`, `figure`, `difference` (second less first) with its 95 % interval
+        `low` to `high`, the p-values `p`, `p_holm` (corrected for all) and `p_mcnemar`, and `words`, what may be said.
+
+    Raises:
+        UserError: a folder holds no finished run, or the runs can't be compared.
+    """
+    from train.evaluation import compare as stage
+    from train.evaluation import results
+
+    finished = [results.read(Path(run)) for run in runs]
+    with progress("comparisons", "pairs") as show:
+        return stage.differences(finished, show)
+
+
+def report(runs: Sequence[Place], out: Place | None = None, *, root: Place = ".") -> Path:
+    """Write one HTML page of runs, with all that it shows inside.
+
+    Args:
+        runs: folders of finished runs.
+        out: the page; None: report.html in the one run, or beside several.
+        root: the folder that the manifests' paths are relative to.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        UserError: a folder holds no finished run.
+    """
+    from train.reporting import page
+
+    folders = [Path(run) for run in runs]
+    place = Path(out) if out else page.default_out(folders)
+    with progress("report", "steps") as show:
+        page.write(folders, Path(root), place, _heat, show)
+    return place
+
+
+def predict(run: Place, images: Sequence[Place]) -> "pd.DataFrame":
+    """Predict images with the model of a run. No medical device: not for use on patients.
+
+    Args:
+        run: the folder of a finished run.
+        images: files, and folders that are searched at any depth.
+
+    Returns:
+        A row a file: its name, the predicted class, the probability of each class, what the run learnt from it (empty
+        for a new image) and why it can't be read (empty if it can).
+
+    Raises:
+        UserError: the run has no usable model.
+    """
+    import_tensorflow()
+    from train.fitting import leaks
+    from train.inference import predict as stage
+    from train.inference import predictor
+
+    trained = predictor.load(Path(run))
+    with progress("predicting", "images") as show:
+        return stage.predict(
+            trained, stage.listed([Path(place) for place in images]), show, None, leaks.read(Path(run))
+        )
+
+
+def _activations(
+    dataset: "Dataset",
+    part: "Cut",
+    weights: str,
+    cache: Path,
+    engine: "Engine",
+    with_tail: bool,  # one caller
+    limit: float | None,
+) -> "Activations":
+    """The activations of a set, from the cache or computed now."""
+    from train.features import activations, extract
+
+    with progress("checking", "images") as check, progress("activations", "images") as show:
+
+        def make(share: "Dataset", engine: "Engine", show: "Progress") -> "Features":
+            return extract.features(
+                share,
+                part,
+                weights,
+                cache,
+                engine,
+                show,
+                with_tail=with_tail,
+                limit=None if limit is None else int(limit * 10**9),
+                checking=check,
+                say=say,
+            )
+
+        kept = activations.of_shares(dataset, engine, make, show)
+    _print_kept(kept, cache)
+    return kept
+
+
+def _measure(
+    dataset: "Dataset", part: "Cut", kept: "Activations", fitted: "Fitted", settings: Settings, folder: Path
+) -> None:
+    """Measure a trained network, and write the figures."""
+    from train.evaluation import augmentation, evaluate
+    from train.features import backbone as model
+    from train.fitting import run_folder
+
+    judged = {
+        phase: evaluate.judge(dataset, of_all, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
+        for phase, of_all in fitted.probabilities.items()
+    }
+    phase, last = list(judged.items())[-1]
+    model.apply_temperature(fitted.head, last.temperature)
+    threshold = last.threshold.value if last.threshold else None
+    compared = augmentation.measure(dataset, kept, phase, part.tail, fitted.head, threshold)
+    if compared:
+        last.metrics["augmentation"] = compared
+    run_folder.write(folder, fitted, judged, dataset)
+
+
+def _draw(dataset: "Dataset", root: Path, folder: Path) -> None:
+    """Draw the figures of a run whose numbers are written."""
+    from train.evaluation import results
+    from train.fitting import tensorboard
+    from train.fitting.fit import python_errors
+    from train.reporting import plots, run_figures, samples
+
+    chosen = samples.choose(dataset, root)
+    run_figures.rescaling(chosen, folder / "rescaling.png")
+    run_figures.augmentation(chosen, folder / "augmentation.png")
+    finished = results.read(folder)
+    name = " - ".join(filter(None, (finished.settings["set"], finished.settings.get("notice"))))
+    run_figures.curves(finished.history, f"Training on {name}", folder / "curves.png")
+    with python_errors():
+        tensorboard.write(finished, plots.pictures(finished), folder)
+
+
+def _heat(run: Path, size: tuple[int, int]) -> "tuple[Heat | None, str]":
+    """What maps evidence with a run's model, or why nothing can."""
+    import_tensorflow()
+    from train.inference import cam, predictor
+
+    try:
+        loaded = predictor.load(run)
+    except predictor.PredictorError as error:
+        return None, str(error)
+    if loaded.size != size:
+        return None, f"model.keras takes images of {loaded.size[0]} x {loaded.size[1]}, the set has others"
+    return cam.GradCam(loaded).heat, ""
+
+
+def _print_set(description: dict[str, Any], reason: str, warnings: list[str]) -> None:
+    images = ", ".join(f"{count:,} {split}" for split, count in description["images"].items())
+    say(f"{description['set']}: {images} images of {' and '.join(description['classes'])}")
+    if description["positive"] is not None:
+        say(f"Positive class: {description['positive']} ({reason}; --positive CLASS sets it)")
+    if description["notice"]:
+        say(description["notice"])
+    for warning in warnings:
+        say(f"Note: {warning}")
+    if description["weights"] == "random":
+        say("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
+
+
+def _print_kept(kept: "Activations", cache: Path) -> None:
+    engine = kept.train.features.engine
+    there = kept.different - kept.computed
+    say(f"Frozen layers ({engine.name}, {engine.precision}): {kept.computed:,} images computed, {there:,} from {cache}")
+    if engine.precision != "float32":
+        say(
+            "Losses and accuracies of the epochs are of that precision; all other figures are the saved model's, float32."
+        )
+    lacking = getattr(kept.train.features.cut_activations, "lacking", 0)
+    if lacking:
+        say(f"No room to keep them all: each epoch of fine-tuning computes those of {lacking:,} images again.")
+
+
+def _print_epoch(row: dict[str, Any]) -> None:
+    say(
+        f"{row['phase']:>10}  epoch {row['epoch']:>3}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+        f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.4f}"
+    )

@@ -1,0 +1,148 @@
+"""The command that trains: fit."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import train
+from common.console import as_json, at_root, one_line_errors, print_json, quiet, say
+from train.console import RESUME, table
+from train.settings import Settings
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--run", "run", type=click.Path(path_type=Path), help="Where the results go.  [default: runs/NAME OF THE MANIFEST]"
+)
+@click.option(
+    "--weights", default="imagenet", metavar="imagenet|random|FILE", help="The backbone's weights.", show_default=True
+)
+@click.option(
+    "--backbone",
+    default="resnet50v2",
+    type=click.Choice(["resnet50v2", "resnet101v2", "resnet152v2"]),
+    help="The network under the new dense layer: ResNetV2 with 50, 101 or 152 layers.",
+    show_default=True,
+)
+@click.option(
+    "--epochs",
+    default=10,
+    type=click.IntRange(1),
+    help="Most epochs with the backbone frozen; training stops earlier when the validation loss no longer falls.",
+    show_default=True,
+)
+@click.option(
+    "--fine-tune-epochs",
+    default=10,
+    type=click.IntRange(0),
+    help="Most epochs of fine-tuning; 0: none.",
+    show_default=True,
+)
+@click.option(
+    "--fine-tune-layers",
+    default=5,
+    type=click.IntRange(0),
+    help="How many of the backbone's last layers are fine-tuned.",
+    show_default=True,
+)
+@click.option("--batch-size", default=32, type=click.IntRange(1), help="Images in a training step.", show_default=True)
+@click.option(
+    "--learning-rate",
+    default=1e-3,
+    type=click.FloatRange(0, min_open=True),
+    help="Adam's, with the backbone frozen.",
+    show_default=True,
+)
+@click.option(
+    "--fine-tune-learning-rate",
+    default=1e-5,
+    type=click.FloatRange(0, min_open=True),
+    help="Adam's, while fine-tuning.",
+    show_default=True,
+)
+@click.option(
+    "--engine",
+    default="auto",
+    type=click.Choice(["auto", "tensorflow", "openvino"]),
+    help="What runs the frozen layers; auto: what is fastest, measured once for a machine.",
+    show_default=True,
+)
+@click.option(
+    "--class-weight",
+    default="none",
+    type=click.Choice(["none", "balanced"]),
+    help="balanced: the loss of each class weighs the same in all, however few images it has.",
+    show_default=True,
+)
+@click.option("--calibrate", is_flag=True, help="Scale the probabilities by a temperature fitted on validation.")
+@click.option(
+    "--positive",
+    metavar="CLASS",
+    help="The positive one of two classes: what sensitivity and the threshold are about.  [default: the one whose name "
+    "doesn't say negative, as NORMAL, healthy, no_finding or 0 do; else the alphabetically second]",
+)
+@click.option(
+    "--sensitivity",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Choose the threshold that finds this share of the positives on validation.  [default: the one with the best "
+    "balanced accuracy]",
+)
+@click.option(
+    "--seed",
+    default=0,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Of the new layer's first weights and of the order of the images.",
+    show_default=True,
+)
+@quiet
+@as_json
+@at_root
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where activations are kept.  [default: data/activations in the root]",
+)
+@click.option(
+    "--cache-limit",
+    type=click.FloatRange(0),
+    metavar="GB",
+    help="What that folder may grow to; images past it are computed anew in each epoch.  [default: the disk, less 1 GB]",
+)
+def fit(
+    manifest: Path,
+    run: Path | None,
+    root: Path,
+    cache: Path | None,
+    cache_limit: float | None,
+    engine: str,
+    positive: str | None,
+    **options: Any,
+) -> None:
+    """Train on MANIFEST: the head on a frozen backbone, then the backbone's last layers too.
+
+    \b
+    Example:
+      python -m train fit manifests/augment1.csv
+      python -m train fit manifests/sample.csv --weights random --epochs 3 --fine-tune-epochs 3
+    """
+    with one_line_errors(RESUME):
+        settings = Settings(**{name: options[name] for name in options.keys() - {"quiet", "as_json"}})
+        finished = train.fit(
+            manifest,
+            settings,
+            run=run,
+            root=root,
+            cache=cache,
+            cache_limit=cache_limit,
+            engine=engine,
+            positive=positive,
+        )
+        from train.evaluation import results
+
+    folder = run or root / "runs" / manifest.stem
+    print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
+    say(table(results.summary(finished)))
+    say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")
+    say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")

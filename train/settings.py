@@ -1,0 +1,21 @@
+"""What a run is decided by, beside the set: the options of `fit` and their defaults."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is decided by, beside the set and the backbone's weights."""
+
+    backbone: str = "resnet50v2"
+    weights: str = "imagenet"
+    epochs: int = 10
+    fine_tune_epochs: int = 10
+    fine_tune_layers: int = 5
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    fine_tune_learning_rate: float = 1e-5
+    class_weight: str = "none"
+    calibrate: bool = False
+    sensitivity: float | None = None
+    seed: int = 0
