@@ -28,7 +28,32 @@ def of_run(run: Finished, curves: dict[str, Curves]) -> list[Shown]:
     return _history(run, drawn) + _ranking(run, curves, drawn) + _probabilities(run, curves, drawn)
 
 
-def sizes(runs: list[Finished]) -> Shown | None:
+def overlaid(runs: dict[str, dict[str, Curves]]) -> list[Shown]:
+    """The last phases of runs of the same two classes in one figure: of each run its curves by phase."""
+    last = {name: list(curves.values())[-1].ranking for name, curves in runs.items()}
+    positives = {tuple(ranking) for ranking in last.values()}
+    if len(runs) < 2 or len(positives) > 1 or any(len(names) > 1 for names in positives):
+        return []
+    ranked = {name: next(iter(ranking.values())) for name, ranking in list(last.items())[: plots.LINES]}
+    rocs = {name: each.roc for name, each in ranked.items()}
+    recalls = {name: each.precision_recall for name, each in ranked.items()}
+    return [
+        Shown(
+            "ROC curves of all runs, last phase",
+            _url(plots.svg(plots.roc(rocs))),
+            f"Sensitivity against false positives. {_at(rocs, 0.2, 'sensitivity', 'false positives')}.",
+            _band_table("false positives", rocs),
+        ),
+        Shown(
+            "Precision and recall of all runs, last phase",
+            _url(plots.svg(plots.precision_recall(recalls))),
+            f"Precision against sensitivity. {_at(recalls, 0.9, 'precision', 'sensitivity')}.",
+            _band_table("sensitivity", recalls),
+        ),
+    ]
+
+
+def sizes(runs: list[Finished]) -> list[Shown]:
     """Accuracy on test against the size of the images, if the runs are on sets of several sizes."""
     points = []
     for run in runs:
@@ -42,18 +67,20 @@ def sizes(runs: list[Finished]) -> Shown | None:
                 row = {"run": run.name, "phase": phase, "size": size[0], "shape": f"{size[0]} x {size[1]}"}
                 points.append(row | {"text": interval(decided)} | numbers)
     if len({point["shape"] for point in points}) < 2:
-        return None
+        return []
     table = pd.DataFrame(points).sort_values(["size", "run"], kind="stable")
     rows = [list(row) for row in table[["shape", "run", "phase", "text"]].to_numpy()]
     alt = "Accuracy against the size of the images. " + "; ".join(
         f"{row[1]} {row[2]} at {row[0]}: {row[3]}" for row in rows
     )
-    return Shown(
-        "Accuracy by size of the images",
-        _url(plots.svg(plots.by_size(table))),
-        alt,
-        [["size", "run", "phase", "accuracy"], *rows],
-    )
+    return [
+        Shown(
+            "Accuracy by size of the images",
+            _url(plots.svg(plots.by_size(table))),
+            alt,
+            [["size", "run", "phase", "accuracy"], *rows],
+        )
+    ]
 
 
 def _history(run: Finished, drawn: dict[str, str]) -> list[Shown]:

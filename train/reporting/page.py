@@ -43,6 +43,7 @@ class RunSection(NamedTuple):
     summary: list[list[str]]
     confusions: list[Confusion]
     augmentation: tuple[list[str], list[list[str]]]  # sentences, and the cells of a table
+    curves: dict[str, curves.Curves]  # by phase
     figures: list[figures.Shown]
     seen: list[error_analysis.Seen]
     unseen: str  # why images, or the evidence in them, are not shown
@@ -82,7 +83,11 @@ def write(runs: list[Path], root: Path, out: Path, load_heat: LoadHeat, progress
     for number, (folder, run) in enumerate(zip(folders, finished, strict=True), 1):
         sections.append(_section(f"run{number}", folder, run, root, load_heat))
         progress(number, len(folders) + 1)
-    page = _rendered(sections, *_compared(finished), figures.sizes(finished))
+    sentences, compared, uncompared = _compared(finished)
+    overall = figures.sizes(finished)
+    if not uncompared:
+        overall = figures.overlaid({each.run.name: each.curves for each in sections}) + overall
+    page = _rendered(sections, sentences, compared, uncompared, overall)
     progress(len(folders) + 1, len(folders) + 1)
     try:
         contract.write_atomically(out, page)
@@ -137,6 +142,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path, load_heat: Load
     last = scored[list(scored)[-1]]
     rows, gone = error_analysis.manifest_of(run, root)
     seen, unseen = _seen(folder, run, last, rows, gone, root, load_heat)
+    drawn = {phase: curves.curves(each) for phase, each in scored.items()}
     return RunSection(
         name,
         run,
@@ -145,7 +151,8 @@ def _section(name: str, folder: Path, run: Finished, root: Path, load_heat: Load
         _cells(results.summary(run)),
         _confusions(run, last.split),
         _augmentation(run),
-        figures.of_run(run, {phase: curves.curves(each) for phase, each in scored.items()}),
+        drawn,
+        figures.of_run(run, drawn),
         seen,
         unseen,
         _rescaling(folder),
@@ -257,7 +264,7 @@ def _rendered(
     sentences: list[str],
     compared: list[forest_plot.Forest],
     uncompared: str,
-    sizes: figures.Shown | None,
+    overall: list[figures.Shown],
 ) -> str:
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     environment = html.environment(TEMPLATES)
@@ -271,7 +278,7 @@ def _rendered(
         verdict=sentences,
         compared=compared,
         uncompared=uncompared,
-        sizes=sizes,
+        overall=overall,
         kinds=error_analysis.KINDS,
         tests=compare.TESTS,
         use=model_card.USE,

@@ -181,6 +181,8 @@ def test_runs_are_compared(drawn_run: DrawnRun, tmp_path: Path) -> None:
         assert words.count(f"{two} less {one}") == 3
     assert "0.8638" in words
     assert "Accuracy by size" not in words
+    curves = words.partition("ROC curves of all runs, last phase")[2].partition("Precision and recall of all runs")[0]
+    assert "false positives augment1 other" in curves, "the header of the numbers: a column a run"
 
 
 @pytest.mark.slow
@@ -193,6 +195,7 @@ def test_runs_on_other_images_are_not_compared_but_shown(drawn_run: DrawnRun, tm
     )
     assert "Accuracy by size of the images" in words
     assert "32 x 32 small frozen" in words
+    assert "of all runs, last phase" not in words
 
 
 @pytest.mark.slow
