@@ -75,6 +75,14 @@ def test_it_opens_and_shows_sources_beside_their_variants(opened) -> None:
     assert count(opened.page) == "86 of 86 images"
 
 
+def test_the_first_screen_shows_images(opened) -> None:
+    """Who opens the page sees variants beside their likeness at once, without scrolling."""
+    opened.page.evaluate("scrollTo(0, 0)")
+    until(opened.page, "document.querySelector('#strips img').naturalWidth")
+    box = opened.page.locator("#strips img").first.bounding_box()
+    assert box["y"] + box["height"] < WIDE["height"]
+
+
 def test_hostile_names_are_text(opened) -> None:
     """A class and a rejected file that are markup show as what they are called, and nothing of them runs."""
     page = opened.page
