@@ -24,10 +24,14 @@ _BATCH = 16  # images a task
 
 
 class Audit(NamedTuple):
-    """What was found. `report` holds JSON values only; `leaks` says how many of the findings cross splits."""
+    """What was found. `report` holds JSON values only.
+
+    `leaks` says how many of the findings cross splits, `conflicts` how many images stand in two classes.
+    """
 
     report: dict[str, Any]
     leaks: int
+    conflicts: int
 
 
 class _Look(NamedTuple):
@@ -96,6 +100,7 @@ def audit(
         "height": _spread(look.height for look in found),
         "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
         "groups": seen["group"].nunique(),
+        "groups_unknown": scanned.groups.warning,
         "groups_in_several_splits": split_groups,
         "byte_identical": same_bytes,
         "pixel_identical": [found for found in same_pixels if found["files"] not in [s["files"] for s in same_bytes]],
@@ -104,7 +109,9 @@ def audit(
         "files": [_declared(name, looks[name]) for name in seen["source"]],
     }
     alike = [*same_bytes, *report["pixel_identical"], *near]
-    return Audit(report, len(split_groups) + sum("across splits" in found["where"] for found in alike))
+    conflicts = sum("across classes" in found["where"] for found in same_bytes)  # which a build refuses
+    leaks = len(split_groups) + sum("across splits" in found["where"] for found in alike)
+    return Audit(report, leaks, conflicts)
 
 
 def _look_at_all(

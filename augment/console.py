@@ -72,6 +72,8 @@ def print_faults(faults: "list[Fault]") -> None:
 def print_audit(report: dict[str, Any]) -> None:
     """The findings, of long lists the first few."""
     say(f"{report['images']:,} images of {report['groups']:,} patients (groups) in {report['source']}")
+    if report["groups_unknown"]:
+        say(f"Patients unknown: {report['groups_unknown']}")
     for split, counts in report["counts"].items():
         say(f"  {split:<6} " + ", ".join(f"{label} {count:,}" for label, count in counts.items()))
     largest = {

@@ -60,10 +60,10 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     left_out: list[Rejected] = []
     if drop_conflicts:
         sources, left_out = _without_conflicts(sources)
+    else:
+        _refuse_conflicts(sources)  # before leaks are dropped: which of the two labels is right, no split says
     sources = sources.assign(unit=_units(sources), split=_own_split(sources, recipe))
     sources, leaking = _without_leaks(sources, drop_leaks=drop_leaks)
-    if not drop_conflicts:
-        _refuse_conflicts(sources)
     left_out += leaking
     in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)
@@ -151,6 +151,11 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
     """
     split = sources["split"]
     has_test, has_val = (split == "test").any(), (split == "val").any()
+    if not has_test and not has_val and recipe.val + recipe.test >= 1:
+        raise PlanError(
+            f"val {recipe.val:g} and test {recipe.test:g} are shares of all groups (patients), and leave none to train on; "
+            "lower one"
+        )
     pool = sources[split == ""]
     names = pool.sort_values("group").groupby("unit")["group"].first()
     labels: dict[int, tuple[str, ...]] = {}

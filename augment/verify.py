@@ -39,8 +39,8 @@ class Fault(NamedTuple):
 def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list[Fault]:
     """Hash every image of a set and list what is not as the manifest has it, sorted.
 
-    A manifest that is no longer what the build wrote is a fault itself; where it breaks off or can't be read, the
-    images of the lines before that are checked, and nothing is called a stray.
+    A manifest that is no longer what the build wrote is a fault itself, and nothing is called a stray; where it breaks
+    off or can't be read, the images of the lines before that are checked.
 
     Raises:
         ContractError: there is no card that says what should be there.
@@ -55,9 +55,10 @@ def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list
         detail = f"{error}; of the images, those of the {len(before):,} lines before it were checked"
         return [Fault("altered", manifest.as_posix(), detail), *_faulty(before, root, workers, progress)]
     faults = _faulty(rows, root, workers, progress)
-    if digest(manifest)[0] != card.get("manifest_sha256"):
-        faults.append(Fault("altered", manifest.as_posix(), "the manifest is not as the build wrote it"))
     images = _images(card, manifest)
+    if digest(manifest)[0] != card.get("manifest_sha256"):  # what it doesn't list may be the set's all the same
+        faults.append(Fault("altered", manifest.as_posix(), "the manifest is not as the build wrote it"))
+        return sorted(faults)
     paths = set(rows["path"].str.removeprefix(f"{images}/"))
     strays = image_folder.find_strays(root / images, paths)
     faults += [Fault("stray", f"{images}/{path}", "not in the manifest") for path in strays]
@@ -69,13 +70,28 @@ def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list
 def _faulty(rows: pd.DataFrame, root: Path, workers: int, progress: Progress) -> list[Fault]:
     """The images of some rows that are missing or altered, sorted."""
     faults = []
+    links = _linked({path.rpartition("/")[0] for path in rows["path"]}, root)
     found = digest_all([f"{root}/{path}" for path in rows["path"]], workers, progress, follow=False)
     for path, expected, (sha256, fault) in zip(rows["path"], rows["sha256"], found, strict=True):
-        if sha256 != expected:
+        folder = path.rpartition("/")[0]
+        if folder in links:  # a build never writes through one
+            faults.append(Fault("altered", path, f"{links[folder]} is a symbolic link"))
+        elif sha256 != expected:
             missing = not os.path.lexists(f"{root}/{path}")
             detail = "" if missing else fault or f"SHA-256 is {sha256[:12]}..., not {expected[:12]}..."
             faults.append(Fault("missing" if missing else "altered", path, detail))
     return sorted(faults)
+
+
+def _linked(folders: set[str], root: Path) -> dict[str, str]:
+    """Of folders of images, those that are links themselves or lie in a split's or a set's that is: which is one."""
+    found = {}
+    for folder in folders:
+        parts = folder.split("/")
+        outer = ["/".join(parts[:count]) for count in range(max(1, len(parts) - 2), len(parts) + 1)]
+        if link := next((part for part in outer if os.path.islink(f"{root}/{part}")), ""):  # noqa: PTH114  # faster
+            found[folder] = link
+    return found
 
 
 def repair(

@@ -92,13 +92,13 @@ def fit(
         description = runs.describe(manifest, dataset, settings, weights, chosen.engine, chosen.fine_tune_precision)
         if runs.is_finished(folder, description):
             say("This very run is finished already; move its folder away to run it again.")
-            return results.read(folder)
-        _print_set(description, dataset.reason, datasets.warnings(dataset))
-        say(f"Engine: {chosen.reason}")
+        else:
+            _print_set(description, dataset.reason, datasets.warnings(dataset))
+            say(f"Engine: {chosen.reason}")
         with runs.written(folder, description, say) as unfinished:
-            if unfinished:  # else another process finished it meanwhile
+            if unfinished:
                 kept = _activations(dataset, part, weights, cache, chosen.engine, with_tail, cache_limit)
-                leaks.write(unfinished, dataset, cache)
+                leaks.write(unfinished, dataset, cache, say)
                 with progress("training", "batches") as show:
                     fitted = fitting.fit(
                         dataset,
@@ -132,7 +132,8 @@ def compare(runs: Sequence[Place]) -> "pd.DataFrame":
     from train.evaluation import compare as stage
     from train.evaluation import results
 
-    finished = [results.read(Path(run)) for run in runs]
+    folders = {Path(run).resolve(): Path(run) for run in runs}  # one that is named twice is compared once
+    finished = [results.read(run) for run in folders.values()]
     with progress("comparisons", "pairs") as show:
         return stage.differences(finished, show)
 

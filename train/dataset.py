@@ -125,6 +125,20 @@ def expect_files(dataset: Dataset, manifest: Path) -> None:
             raise DatasetError(f"{manifest}: {dataset.root / path} is missing; {_remedy(path, manifest)}")
 
 
+def expect_image(path: Path, sha256: str) -> None:
+    """See that an image is the one in the manifest.
+
+    Raises:
+        DatasetError: it can't be read, or is another.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}; build the set again (it renders only what is gone)") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
+
+
 def _remedy(path: str, manifest: Path) -> str:
     """What to do about an image that isn't where it is looked for: most often the root is another one."""
     for root in manifest.resolve().parents:
@@ -134,13 +148,18 @@ def _remedy(path: str, manifest: Path) -> str:
 
 
 def warnings(dataset: Dataset) -> list[str]:
-    """What to know of a set before training on it: uneven augmentation, poor validation images; and what mends it."""
+    """What to know of a set before training on it, and what mends it."""
     val = dataset.of("val")
     variants = int((val["variant"] > 0).sum())
     decided = "when training stops" + (", and which threshold is chosen," if dataset.positive is not None else "")
     recipe = dataset.card.get("recipe")
     share = recipe.get("val") if isinstance(recipe, dict) else None
     found = unevenness(dataset.rows)
+    if dataset.card.get("manifest_sha256", dataset.sha256) != dataset.sha256:
+        found.append(
+            "the manifest is not as it was built: its card has another checksum; if nobody changed it on purpose, "
+            "`python -m augment verify` says what is wrong, and --repair mends it"
+        )
     if len(val) < 100:
         if isinstance(recipe, dict) and recipe.get("keep_source_val"):
             fix = "; pool val with train and split anew (leave keep_source_val out of the recipe)"

@@ -104,6 +104,8 @@ def ssim(before: Path, after: Path) -> float | None:
 
     None where one can't be read, they differ in size, or are less than 3 pixels wide or high.
     """
+    if not (before.is_file() and after.is_file()):  # a pipe would be waited for
+        return None
     try:
         first, second = decode(before.read_bytes()), decode(after.read_bytes())
     except (OSError, UnreadableImage):

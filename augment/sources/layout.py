@@ -24,6 +24,8 @@ _SPLIT_NAMES = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))(?:[ _-]?(?:set|data|images|split))?",
     re.IGNORECASE,
 )
+# What splits are called in other ways, as 01_train, eval-set or fold3 are.
+_LIKE_A_SPLIT = re.compile(r"(?<![a-z])(?:train|val|dev|eval|test|hold-?out|fold|split|part)", re.IGNORECASE)
 # CLASS/images/* beside CLASS/masks/*, as the COVID-19 Radiography Database has it.
 _IMAGE_FOLDERS = re.compile(r"images?|imgs?", re.IGNORECASE)
 _MASK_FOLDERS = re.compile(r"masks?|segmentations?|annotations?|labels?", re.IGNORECASE)
@@ -92,7 +94,7 @@ def suggest(source: Path) -> str:
     """Name a folder near `source` that looks like a source folder: an inner one, or the one around it; or nothing."""
     below = [Path(entry.path) for entry in _folders(source)]
     deeper = [Path(entry.path) for folder in below for entry in _folders(folder)]
-    around = [] if below else [source.resolve().parent]
+    around = [] if any(map(_leads_to_folder, _list(source))) else [source.resolve().parent]
     for folder in [*below, *deeper, *around]:
         if labels := _classes_in(folder):
             listed = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
@@ -145,6 +147,8 @@ def _class_folders(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str
     """Yield (split, folder) of each class folder; what lies beside one is rejected."""
     entries = [entry for entry in _entries(source) if not _is_notice(entry)]
     splits = _split_folders(source, entries)
+    if not splits:
+        _expect_classes(source)
     for entry in entries:
         if entry in splits:
             for inner in _entries(entry.path):
@@ -158,6 +162,19 @@ def _class_folders(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str
                 rejected += _reject(entry, source, f"no class folder: it holds {splits_inside[0]}/, a split's folder")
             else:
                 yield "", entry
+
+
+def _expect_classes(source: Path) -> None:
+    """Refuse splits in a spelling that isn't understood, which would pass for classes, and their classes for patients."""
+    folders = _folders(source)
+    inner = [[entry.name for entry in _folders(Path(folder.path))] for folder in folders]
+    if len(folders) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        names = [folder.name for folder in folders]
+        if all(map(_LIKE_A_SPLIT.search, names)):
+            raise ScanError(
+                f"{source}: the folders {', '.join(names[:3])} hold the same folders ({', '.join(inner[0][:3])}), as "
+                "SPLIT/CLASS/* does; call them train, val and test, or put their files together as CLASS/*"
+            )
 
 
 def _split_folders(source: Path, entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:

@@ -26,6 +26,7 @@ _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _KEPT = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}  # frame, Huffman and arithmetic tables, quantisation, restart interval
 # What of the application's segments matters: the colour transform, the orientation.
 _METADATA: dict[int, tuple[bytes, ...]] = {_ADOBE: (b"Adobe",), 0xE1: (b"Exif\0", b"http://ns.adobe.com/xap/")}
+_ADOBE_BYTES = 12  # of a whole Adobe segment
 _PLAIN_JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 _UNSUPPORTED = ("subsampling", "color conversion")  # simplejpeg's limits, no fault of the file
 
@@ -146,7 +147,9 @@ def _written_anew(segments: list[Segment], padding: int = 0) -> bytes:
             body = _PLAIN_JFIF
         elif marker == _SOS and frame not in _PROGRESSIVE and len(body) >= 3:
             body = body[:-3] + b"\0\x3f\0"  # of a sequential JPEG always these; some cameras write others
-        elif not (marker in _KEPT or marker == _SOS or body.startswith(_METADATA.get(marker, ()))):
+        elif not (marker in _KEPT or marker == _SOS or body.startswith(_METADATA.get(marker, ()))) or (
+            marker == _ADOBE and len(body) < _ADOBE_BYTES
+        ):
             continue
         pieces += [bytes([0xFF, marker]), (len(body) + 2).to_bytes(2, "big"), body]
         pieces.append(scan[: len(scan) - padding].removesuffix(b"\xff") if index == last else scan)

@@ -1,5 +1,6 @@
 """Decoded samples -> the picture: upright, over black where it is transparent, and gray where it has no colour."""
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from common.images import jpeg, memory
 from common.images.formats import UnreadableImage
@@ -18,6 +19,15 @@ DARK = 16  # levels below this are nearly black
 _OPAQUE = 64  # a mean alpha below this is mostly transparent
 _STRIP = 2**20  # pixels that are laid over black at a time
 _EXIF_ORIENTATION = 0x0112
+_TRANSPOSED = {  # what brings an image of an orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Pixels = NDArray[np.uint8]
 
@@ -58,7 +68,10 @@ def faults_named(name: str, head: bytes) -> Iterator[None]:
 
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none that makes sense. XMP may hold it in EXIF's place."""
-    found = image.getexif().get(_EXIF_ORIENTATION) if {"exif", "xmp"} & image.info.keys() else 1
+    try:
+        found = image.getexif().get(_EXIF_ORIENTATION) if {"exif", "xmp"} & image.info.keys() else 1
+    except (SyntaxError, ValueError, struct.error, OSError, TypeError, AttributeError):  # damaged, as Pillow has it
+        found = 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
@@ -77,7 +90,9 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def of_pillow(image: Image.Image) -> Picture:
     """The picture of an opened image of up to 8 bits."""
-    ImageOps.exif_transpose(image, in_place=True)
+    orientation = orientation_of(image)
+    if orientation > 1:
+        image = image.transpose(_TRANSPOSED[orientation])
     if image.mode == "La":
         image = image.convert("LA")  # Pillow knows no shorter path
     if image.has_transparency_data:

@@ -51,6 +51,7 @@ _SMALL = 2**26  # bytes that are read without looking at the header first
 _HEADERS = 2**21  # bytes in which a large file's header is looked for; a TIFF's may be anywhere
 _PIXEL_BYTES = 32  # more than a pixel needs in any format: four channels of 64 bits
 _WEBP_SIDE = 2**14 - 1  # pixels, by the format
+_SIGNED = 2  # TIFF's SampleFormat
 
 
 class Header(NamedTuple):
@@ -297,10 +298,18 @@ def _png(data: bytes, max_pixels: int, span: Range | None) -> Picture:
         _expect_one(image)
         if whole.bits == 16:
             return of_deep(png.deep(whole), span, orientation_of(image))
+        png.expect_rows(whole, image)
+        key = int.from_bytes(whole.transparent[:2])
+        if whole.colour == 0 and whole.transparent and key < 2**whole.bits < 256:
+            # Pillow scales the samples, and not the one that is transparent.
+            image.info["transparency"] = key * 255 // (2**whole.bits - 1)
+        fits = 0 < whole.significant < whole.bits == 8 and not whole.transparent and whole.colour != 3
+        colours = np.asarray(image)[..., :-1] if whole.alpha else np.asarray(image)
+        fits = fits and int(colours.max()) < 2**whole.significant
         found = of_pillow(image)
-        if 0 < whole.significant < whole.bits == 8 and not whole.transparent and image.mode in ("L", "RGB"):
+        if fits:
             pixels, note = right_justified(found.pixels, whole.significant)
-            found = found._replace(pixels=pixels, notes=note)
+            found = found._replace(pixels=pixels, notes=(*found.notes, *note))
         return found._replace(notes=(*whole.notes, *found.notes))
 
 
@@ -311,10 +320,15 @@ def _tiff(data: bytes, max_pixels: int, span: Range | None) -> Picture:
     _expect_size(declared.width, declared.height, max_pixels)
     if declared.plain:
         tiff.expect_sound(declared, data)
-        with suppress(UnidentifiedImageError), Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+        with (
+            suppress(UnidentifiedImageError),
+            tiff.libtiff_faults_raised(),
+            Image.open(io.BytesIO(data), formats=["TIFF"]) as image,
+        ):
             _expect_one(image)
             return of_pillow(image)
-    return of_deep(tiff.deep(declared, data), span if declared.bits > 8 else None, declared.orientation)
+    ranged = declared.bits > 8 or declared.page.sampleformat == _SIGNED
+    return of_deep(tiff.deep(declared, data), span if ranged else None, declared.orientation)
 
 
 def _plain(name: str, data: bytes, max_pixels: int) -> Picture:

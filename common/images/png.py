@@ -24,6 +24,8 @@ _PIXELS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}  # ancillary chunks, by the lette
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT")
 _XMP = b"XML:com.adobe.xmp\0"  # like eXIf, it may hold the orientation
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# Where each pass of an interlaced PNG begins, and its steps: left, top, right, down.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _LARGE = 2**20  # bytes of a text or profile worth a note: at this length Pillow refuses to inflate it
 
 
@@ -40,6 +42,7 @@ class Png(NamedTuple):
     significant: int
     transparent: bytes
     notes: list[str]
+    interlaced: bool = False
 
     @property
     def alpha(self) -> bool:
@@ -71,7 +74,8 @@ def parse(data: bytes) -> Png:
         head = body if name == b"IHDR" and not head else head
         significant = body if name == b"sBIT" else significant
         transparent = body if name == b"tRNS" else transparent
-        if needed or name == b"eXIf" or (name == b"iTXt" and body.startswith(_XMP)):
+        is_xmp = name == b"iTXt" and body.startswith(_XMP)
+        if needed or name == b"eXIf" or (is_xmp and not (body[len(_XMP) :][:1] == b"\1" and _inflates_far(body))):
             kept.append(chunk)
         elif len(body) > _LARGE or (name in (b"zTXt", b"iCCP", b"iTXt") and _inflates_far(body)):
             notes.append(f"its {_shown(name)} chunk is over 1 MB and not used")
@@ -81,7 +85,42 @@ def parse(data: bytes) -> Png:
         notes.append("its end chunk (IEND) is missing")
     colour = head[9]
     sbit = max(significant[: _CHANNELS.get(colour, 1) - (colour in (4, 6))], default=0) if colour != 3 else 0
-    return Png(b"".join([*kept, _END]), head[8], colour, sbit, transparent, notes)
+    return Png(b"".join([*kept, _END]), head[8], colour, sbit, transparent, notes, head[12] == 1)
+
+
+def expect_rows(png: Png, image: Image.Image) -> None:
+    """Refuse a PNG whose compressed data ends before its last row, which Pillow leaves black.
+
+    Inflated once more, to be counted, only if the last row is black, or rows don't come in their order.
+
+    Raises:
+        UnreadableImage: rows are missing.
+    """
+    image.load()
+    last = image.crop((0, image.height - 1, image.width, image.height)).tobytes()
+    if any(last) and not png.interlaced:
+        return
+    inflated, stream = 0, zlib.decompressobj()
+    for name, body, _, _ in _chunks(png.data):
+        left = body if name == b"IDAT" else b""
+        while left and not stream.eof:
+            inflated += len(stream.decompress(left, _LARGE))
+            left = stream.unconsumed_tail
+    needed = sum(_bytes_of(png, *size) for size in _passes(png, *image.size))
+    if inflated < needed:
+        raise UnreadableImage(f"damaged PNG: its data ends early, after {inflated:,} of {needed:,} bytes")
+
+
+def _passes(png: Png, width: int, height: int) -> Iterator[tuple[int, int]]:
+    """Width and height of each pass: the image, or of an interlaced one what each of seven holds."""
+    for left, top, right, down in _ADAM7 if png.interlaced else ((0, 0, 1, 1),):
+        yield -(-(width - left) // right), -(-(height - top) // down)
+
+
+def _bytes_of(png: Png, width: int, height: int) -> int:
+    """Bytes of a pass before compression: a row has a byte for its filter."""
+    bits = width * png.bits * _CHANNELS.get(png.colour, 1)
+    return height * (1 + -(-bits // 8)) if width > 0 and height > 0 else 0
 
 
 def deep(png: Png) -> Deep:
@@ -93,10 +132,11 @@ def deep(png: Png) -> Deep:
     values: NDArray[Any]
     if png.colour == 0:
         with Image.open(io.BytesIO(png.data), formats=["PNG"]) as image:
+            expect_rows(png, image)
             values = _in_strips(image)
     else:
         with Image.open(io.BytesIO(png.data), formats=["PNG"]) as image:
-            image.load()  # finds the same faults as libpng, which OpenCV lets print them
+            expect_rows(png, image)  # finds the same faults as libpng, which OpenCV lets print them
         only = [chunk for name, _, _, chunk in _chunks(png.data) if name in (b"IHDR", b"IDAT", b"IEND")]
         read = cv2.imdecode(np.frombuffer(b"".join([SIGNATURE, *only]), np.uint8), cv2.IMREAD_UNCHANGED)
         if read is None or read.dtype != np.uint16 or read.ndim != 3:

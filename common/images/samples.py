@@ -86,13 +86,13 @@ def _span(deep: Deep, least: float, most: float, notes: list[str]) -> Range:
     """The range of the samples by what the file declares."""
     kind = deep.values.dtype.kind
     advice = "save it with 8 or 16 bits, or set value_range: [black, white] in the recipe"
-    if kind == "f":
-        raise UnreadableImage(f"float samples have no defined black and white (here {least:g} to {most:g}); {advice}")
     if deep.declared and deep.declared.low <= least and most <= deep.declared.high:
         notes.append(
             f"scaled by its SMinSampleValue and SMaxSampleValue, {deep.declared.low:g} to {deep.declared.high:g}"
         )
         return deep.declared
+    if kind == "f":
+        raise UnreadableImage(f"float samples have no defined black and white (here {least:g} to {most:g}); {advice}")
     if least < 0 and deep.bits <= 16:
         raise UnreadableImage(f"signed samples ({least} to {most}) have no defined black and white; {advice}")
     if deep.bits > 16:

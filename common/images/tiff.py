@@ -9,6 +9,9 @@ import contextlib
 import ctypes
 import io
 import logging
+import threading
+import zlib
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -29,7 +32,7 @@ from common.images.samples import Deep, Range
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it finds is in our reasons
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # as above
 
-_ORIENTATION, _MIN, _MAX, _SMIN, _SMAX, _SUB_IFDS = 274, 280, 281, 340, 341, 330
+_PHOTOMETRIC, _ORIENTATION, _MIN, _MAX, _SMIN, _SMAX, _SUB_IFDS = 262, 274, 280, 281, 340, 341, 330
 _PLAIN: set[int] = {
     PHOTOMETRIC.MINISWHITE,
     PHOTOMETRIC.MINISBLACK,
@@ -86,6 +89,10 @@ def parse(file: BinaryIO) -> Tiff:
         raise UnreadableImage(f"holds {pages} images; save the one to use as a file of its own")
     if page.subfiletype & 1 and _SUB_IFDS in page.tags:
         raise UnreadableImage("its first image is a preview, as in camera raw files; save the image itself as PNG")
+    if not page.imagewidth * page.imagelength:
+        raise UnreadableImage("damaged TIFF: it declares no image")
+    if _PHOTOMETRIC not in page.tags:  # which tifffile and Pillow take for MinIsWhite
+        raise UnreadableImage(f"declares no photometric interpretation, so that black may be white; {_ADVICE}")
     if page.imagedepth > 1:
         raise UnreadableImage(f"holds a volume of {page.imagedepth} slices; save the one to use as a file of its own")
     return declared
@@ -106,7 +113,8 @@ def deep(tiff: Tiff, data: bytes) -> Deep:
     if values.dtype.kind not in "uif":
         raise UnreadableImage(f"TIFF of {values.dtype} samples, which isn't decoded; {_ADVICE}")
     extra = int(page.extrasamples[0]) if page.extrasamples else 2 * (page.samplesperpixel == 4 and colours == 3)
-    alpha = page.samplesperpixel > colours and extra == 2  # 1: the colours are multiplied by it already
+    # 1: the colours are multiplied by it already. Nothing lies behind inks.
+    alpha = page.samplesperpixel > colours and extra == 2 and page.photometric != PHOTOMETRIC.SEPARATED
     kept = values[..., : colours + alpha]
     depth = _declared_depth(page, tiff.bits)
     inverted = page.photometric == PHOTOMETRIC.MINISWHITE
@@ -126,7 +134,7 @@ def expect_whole(tiff: Tiff, size: int) -> None:
 
 
 def expect_sound(tiff: Tiff, data: bytes) -> None:
-    """Refuse what Pillow and libtiff pass over in silence: missing strips, and damaged JPEG data inside a TIFF.
+    """Refuse what Pillow and libtiff pass over in silence: missing strips, damaged JPEG or deflated data.
 
     Raises:
         UnreadableImage: a strip or tile is missing or damaged.
@@ -134,6 +142,12 @@ def expect_sound(tiff: Tiff, data: bytes) -> None:
     page = tiff.page
     if page.compression != COMPRESSION.NONE:
         expect_whole(tiff, len(data))
+    if page.compression in (COMPRESSION.DEFLATE, COMPRESSION.ADOBE_DEFLATE):
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            try:
+                zlib.decompress(data[offset : offset + count])  # to its checksum, which libtiff doesn't look at
+            except zlib.error as error:
+                raise UnreadableImage(f"damaged TIFF: {error}") from None
     if page.compression != COMPRESSION.JPEG:
         return
     tables = (page.jpegtables or b"\xff\xd8\xff\xd9")[:-2]
@@ -155,7 +169,7 @@ def _declared(page: TiffPage) -> Tiff:
         and not (page.planarconfig == 2 and _has_odd_extra(page))  # in planes of their own Pillow garbles those
     )
     orientation = page.tags.valueof(_ORIENTATION, 1)
-    turned = orientation if isinstance(orientation, int) else 1
+    turned = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
     return Tiff(page, page.imagewidth, page.imagelength, deepest, plain, turned)
 
 
@@ -233,8 +247,46 @@ def _name(kind: type[IntEnum], value: int) -> str:
         return str(value)
 
 
-def _silence_libtiff() -> None:
-    """Keep the libtiff that Pillow brings from printing each fault; Pillow raises them.
+@contextlib.contextmanager
+def libtiff_faults_raised() -> Iterator[None]:
+    """Around what Pillow decodes: the faults that libtiff finds, and Pillow passes over, reject the file.
+
+    Raises:
+        UnreadableImage: libtiff found the compressed data damaged.
+    """
+    faults: list[str] = []
+    _of_thread.faults = faults
+    try:
+        yield
+    finally:
+        _of_thread.faults = []
+    if faults:
+        raise UnreadableImage(f"damaged TIFF: {faults[0]}")
+
+
+_of_thread = threading.local()
+_Handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)  # module, format, va_list
+
+
+def _error(module: bytes | None, text: bytes | None, values: int | None) -> None:
+    """Libtiff's error handler, which else prints."""
+    line = ctypes.create_string_buffer(200)
+    ctypes.CDLL(None).vsnprintf(line, ctypes.c_size_t(len(line)), text, ctypes.c_void_p(values))
+    name = (module or b"").decode("ascii", "replace")
+    _of_thread.__dict__.setdefault("faults", []).append(f"{name}: {line.value.decode('ascii', 'replace')}")
+
+
+def _warning(module: bytes | None, text: bytes | None, values: int | None) -> None:
+    """Libtiff's warning handler: fax data that doesn't fill its lines is damaged, what else it warns of is harmless."""
+    if (module or b"").startswith(b"Fax"):
+        _error(module, text, values)
+
+
+_HANDLERS = (_Handler(_error), _Handler(_warning))  # kept: libtiff has their addresses
+
+
+def _listen_to_libtiff() -> None:
+    """Hear of each fault from the libtiff that Pillow brings, and keep it from printing them.
 
     Where the library isn't found (Windows links it in), the lines on stderr stay.
     """
@@ -242,8 +294,8 @@ def _silence_libtiff() -> None:
     for library in [*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")]:
         with contextlib.suppress(OSError, AttributeError):
             loaded = ctypes.CDLL(str(library))
-            loaded.TIFFSetErrorHandler(None)
-            loaded.TIFFSetWarningHandler(None)
+            loaded.TIFFSetErrorHandler(_HANDLERS[0])
+            loaded.TIFFSetWarningHandler(_HANDLERS[1])
 
 
-_silence_libtiff()
+_listen_to_libtiff()

@@ -362,3 +362,13 @@ def test_the_same_broken_file_in_two_splits_is_no_leak(source: Path, call) -> No
     assert found["images"] == sum(
         found["counts"][split][label] for split in found["counts"] for label in found["counts"][split]
     )
+
+
+def test_patients_that_no_name_shows_are_unknown(tmp_path: Path, audit, make_source) -> None:
+    """Names that the pattern doesn't match: no assurance that no patient is in two splits."""
+    source = make_source(tmp_path / "nih", {"train/A": 3, "train/B": 3, "test/A": 2, "test/B": 2})
+    for number, path in enumerate(sorted(source.rglob("*.jpeg"))):
+        path.rename(path.with_name(f"{number // 2:08}_{number % 2:03}.jpeg"))
+    output = audit(source).stdout
+    assert "Patients unknown: the group pattern" in output
+    assert "matches 0 of 10 file names" in output

@@ -597,3 +597,29 @@ def test_the_real_set_as_the_study_split_it(xrays_224) -> None:
         (split, label): count for split, count in (("train", 4000), ("val", 1000)) for label in ("NORMAL", "PNEUMONIA")
     }
     assert counts["augment1"] == counts["augment2"] == {**sides, **test}
+
+
+def test_dropping_leaks_resolves_no_contradiction() -> None:
+    """The same bytes as A in train and as B in test: which label is right, no split says."""
+    rows = [
+        (f"{split}/{c}/{n}.png", split, c, f"{split}{c}{n}", sha(f"{split}{c}{n}"))
+        for split in ("train", "test")
+        for c in "AB"
+        for n in range(5)
+    ]
+    rows += [("train/A/x.png", "train", "A", "x", sha("x")), ("test/B/y.png", "test", "B", "y", sha("x"))]
+    for drop_leaks in (False, True):
+        with pytest.raises(PlanError, match=r"one image in two classes: test/B/y\.png is B, train/A/x\.png"):
+            plan(table(rows), recipe(), drop_leaks=drop_leaks)
+    left_out = plan(table(rows), recipe(), drop_conflicts=True).left_out
+    assert [entry.source for entry in left_out if "the same image" in entry.reason] == ["test/B/y.png", "train/A/x.png"]
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.6, 0.6), (0.9, 0.2)])
+def test_val_and_test_leave_something_to_train_on(val: float, test: float) -> None:
+    """Shares of all patients that add up to all are refused, unless the source has a test folder of its own."""
+    rows = [(f"{c}/{n}.png", "", c, f"{c}{n}", sha(f"{c}{n}")) for c in "AB" for n in range(9)]
+    with pytest.raises(PlanError, match=f"val {val:g} and test {test:g} are shares of all groups"):
+        plan(table(rows), recipe(val=val, test=test))
+    own = [(f"test/{c}/{n}.png", "test", c, f"t{c}{n}", sha(f"t{c}{n}")) for c in "AB" for n in range(3)]
+    assert len(plan(table(rows + own), recipe(val=val, test=test)).rows)

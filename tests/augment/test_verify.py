@@ -540,3 +540,21 @@ def test_a_manifest_that_is_not_there_is_one_line(tmp_path: Path, call) -> None:
     result = call("verify", tmp_path / "none.csv")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"Error: {tmp_path / 'none.json'}: the card of {tmp_path / 'none.csv'} is missing")
+
+
+@pytest.mark.parametrize("linked", ["train/NORMAL", "train", "val"])
+def test_images_behind_a_link_are_no_images_of_the_set(
+    root: Path, built: Path, tmp_path: Path, call, linked: str
+) -> None:
+    """A folder replaced by a link: all in it counts as altered, and repair leaves none of it behind the link."""
+    folder = root / IMAGES / linked
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    result = call("verify", MANIFEST)
+    assert result.exit_code == 1
+    altered = {path for kind, path in table(result.stdout) if kind == "altered"}
+    assert altered == {path for path in images(built) if path.startswith(f"{IMAGES}/{linked}/")}
+    assert call("verify", MANIFEST, "--repair").exit_code == 0
+    assert call("verify", MANIFEST).stdout == CLEAN
+    assert not folder.is_symlink()
+    assert images(root) == images(built)

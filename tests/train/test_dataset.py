@@ -86,6 +86,15 @@ def test_what_is_said_of_validation_is_true_of_the_set(
     assert ("threshold" in augmented) == (classes == 2)
 
 
+def test_a_manifest_that_is_not_as_built_is_noted(image_set: Callable[..., Path]) -> None:
+    """Cut at the end of a line it is a valid manifest of fewer images: the checksum in its card says so."""
+    manifest = image_set(train=60, val=60, test=2)
+    assert datasets.warnings(datasets.read(manifest, manifest.parent.parent)) == []
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-3]))
+    (warning,) = datasets.warnings(datasets.read(manifest, manifest.parent.parent))
+    assert warning.startswith("the manifest is not as it was built: its card has another checksum")
+
+
 def test_a_missing_image_is_named(image_set: Callable[..., Path]) -> None:
     """An image that was deleted is named before anything is computed."""
     manifest = image_set()

@@ -8,7 +8,7 @@ import pandas as pd
 from train import tables
 from train.dataset import Dataset
 from train.evaluation.metrics import Floats, decisions, metrics
-from train.evaluation.thresholds import Threshold, choose_threshold, temperature, with_temperature
+from train.evaluation.thresholds import Threshold, choose_threshold, is_at_limit, temperature, with_temperature
 
 
 class Judged(NamedTuple):
@@ -16,7 +16,7 @@ class Judged(NamedTuple):
 
     `metrics` has, of val and of test if there is one, what `metrics.metrics` gives; with two classes `threshold`
     ({value, interval: [above, up to], chosen_by}); with calibration `calibration` ({temperature, val_before,
-    test_before}).
+    test_before}, and a reason where validation determines no temperature).
     """
 
     probabilities: Floats
@@ -45,6 +45,8 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
     if calibrate:
         scale = temperature(labels[val], probabilities[val])
         measured["calibration"] = {"temperature": round(scale, 6)}
+        if is_at_limit(scale):
+            measured["calibration"]["reason"] = "the limit of the search: validation determines no temperature"
         for split, chosen in of_split.items():
             if chosen.any():
                 before = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, None, split)

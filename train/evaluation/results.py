@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeGuard
 import pandas as pd
 
 from common.errors import UserError
-from train import tables
+from train import checksums, tables
 from train.evaluation.metrics import DECIDED, RANKED
 
 # Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
@@ -73,6 +73,8 @@ def read(run: Path) -> Finished:
             raise ResultsError(f"{run} was made by an older version; run `python -m train fit` again")
         history = tables.read(run / "history.csv", tables.HISTORY)
         predictions = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
+        if altered := checksums.altered(run, "metrics.json", "history.csv", "predictions.csv"):
+            raise ResultsError(f"{run / altered[0]} is damaged: it is not as `fit` wrote it; train the run again")
         found = Finished(run.as_posix(), settings, metrics, history, predictions)
         summary(found), overview([found])  # so that a figure that is missing is known before anything is computed
     except ResultsError:
@@ -94,7 +96,9 @@ def summary(run: Finished) -> pd.DataFrame:
         value = of_phase["threshold"]["value"] if of_phase.get("threshold") else None
         column = figures(of_phase[split], value, phase, split)
         if of_phase.get("calibration"):
-            column.loc[len(column)] = ["temperature", f"{of_phase['calibration']['temperature']:.3f}"]
+            scaled = of_phase["calibration"]
+            unclear = f" ({scaled['reason']})" if "reason" in scaled else ""
+            column.loc[len(column)] = ["temperature", f"{scaled['temperature']:.3f}{unclear}"]
         parts.append(column.set_index(column.columns[0]))
     return pd.concat(parts, axis=1).reset_index()
 

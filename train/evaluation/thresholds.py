@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 from train.evaluation.metrics import Floats, Labels
 
 _TOLERANCE = 1e-12  # of shares that are equal but for rounding
+_MOST_LOG_TEMPERATURE = 3.0
 
 
 class Threshold(NamedTuple):
@@ -66,16 +67,25 @@ def _within(low: float, high: float) -> float:
 
 
 def temperature(labels: Labels, probabilities: Floats) -> float:
-    """By what to divide the logits for the smallest log loss: temperature scaling.
+    """By what to divide the logits for the smallest log loss: temperature scaling. From 0.05 to 20.
 
     Source: Guo et al. (2017), On Calibration of Modern Neural Networks, arXiv 1706.04599.
     """
+    limit = _MOST_LOG_TEMPERATURE
 
     def loss(log_temperature: float) -> float:
         scaled = with_temperature(probabilities, float(np.exp(log_temperature)))
         return float(log_loss(labels, scaled, labels=range(probabilities.shape[1])))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x))
+
+
+def is_at_limit(value: float) -> bool:
+    """Whether a temperature is as far from 1 as is looked: the loss has no minimum in between.
+
+    So it is where validation is told apart without a fault, and where its probabilities say nothing of the classes.
+    """
+    return abs(float(np.log(value))) > _MOST_LOG_TEMPERATURE - 0.01
 
 
 def with_temperature(probabilities: Floats, value: float) -> Floats:

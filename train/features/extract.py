@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from train.dataset import Dataset, DatasetError, images
+from train.dataset import Dataset, expect_image, images
 from train.features.backbone import Cut, preprocess
 from train.features.engine import Engine, Forward, compiled
 from train.features.store import FORMAT, Store, locked, taken, versions
@@ -242,23 +242,13 @@ def _outputs(dataset: Dataset, rows: NDArray[np.int64], forward: Forward) -> Ite
     read = iter(images(paths, dataset.size, BATCH))
     for start in range(0, len(rows), BATCH):
         for path, sha256 in zip(paths[start : start + BATCH], expected[start : start + BATCH], strict=True):
-            _expect(path, sha256)
+            expect_image(path, sha256)
         batch = next(read)  # after that: what can't be decoded is reported by its name, not by TensorFlow
         count = len(batch)
         pixels = batch.numpy()
         if count < BATCH:
             pixels = np.concatenate([pixels, np.zeros((BATCH - count, *pixels.shape[1:]), np.float32)])
         yield [values[:count] for values in forward(pixels)]
-
-
-def _expect(path: Path, sha256: str) -> None:
-    """Raise DatasetError unless a file is there and is the one with this checksum."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}; build the set again (it renders only what is gone)") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DatasetError(f"{path}: not the image in the manifest; `python -m augment verify` says more")
 
 
 def _room(cache: Path, limit: int | None) -> int:

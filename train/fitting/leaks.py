@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.images.pixels import UnreadableImage, decode
-from train import tables
+from train import checksums, tables
 from train.dataset import Dataset, DatasetError
 from train.features.store import Store, locked
 
@@ -36,6 +37,7 @@ _ROUNDING = (1.0, 0.2)  # gray levels that are allowed whatever the deviation, b
 _CHUNK = 512  # images between two writes of their thumbnails
 
 Thumbnails = NDArray[np.uint8]
+Say = Callable[[str], None]
 
 
 class LeakError(UserError):
@@ -117,12 +119,13 @@ def encoded(drawn: Thumbnails) -> str:
     return base64.b64encode(drawn.tobytes()).decode()
 
 
-def learnt(dataset: Dataset, cache: Path | None) -> pd.DataFrame:
+def learnt(dataset: Dataset, cache: Path | None, say: Say = lambda _: None) -> pd.DataFrame:
     """The rows of a set's train and val, as KINDS has the columns; with `cache`, with the sources' thumbnails.
 
     Args:
         dataset: the set.
         cache: the folder that activations are kept in, and thumbnails too; without it, none are made.
+        say: called with a line for people: what it waits for, and what was damaged.
     """
     rows = dataset.rows[dataset.rows["split"] != "test"].reset_index(drop=True)
     found = rows[["split", "source_sha256", "sha256"]].copy()
@@ -131,29 +134,31 @@ def learnt(dataset: Dataset, cache: Path | None) -> pd.DataFrame:
     if cache:
         one_each = rows.sort_values("variant", kind="stable").drop_duplicates(["split", "source"])
         shown = one_each[one_each["variant"] == 0]
-        drawn = _thumbnails(dict(zip(shown["sha256"], dataset.paths(shown), strict=True)), cache, _of_image)
+        drawn = _thumbnails(dict(zip(shown["sha256"], dataset.paths(shown), strict=True)), cache, _of_image, say)
         found.loc[shown.index, "thumbnail"] = [encoded(drawn[sha256]) for sha256 in shown["sha256"]]
         hidden = one_each[one_each["variant"] > 0]  # the set holds variants of these only: the source shows them
         folder = dataset.root / str(dataset.card.get("source", ""))
         paths = {row.source_sha256: folder / row.source for row in hidden.itertuples()}
-        drawn = _thumbnails(paths, cache, _of_source)
+        drawn = _thumbnails(paths, cache, _of_source, say)
         found.loc[hidden.index, "thumbnail"] = [
             encoded(drawn[sha256]) if sha256 in drawn else "" for sha256 in hidden["source_sha256"]
         ]
     return found[list(KINDS)]
 
 
-def write(run: Path, dataset: Dataset, cache: Path) -> None:
-    """Write what a run on a set has learnt from into its folder."""
-    tables.write(run / NAME, learnt(dataset, cache))
+def write(run: Path, dataset: Dataset, cache: Path, say: Say = lambda _: None) -> None:
+    """Write what a run on a set has learnt from into its folder; `say` as `learnt` has it."""
+    tables.write(run / NAME, learnt(dataset, cache, say))
 
 
 def read(run: Path) -> Record | None:
     """What a run has learnt from; None if it is of a version that didn't keep that.
 
     Raises:
-        LeakError: the file is damaged.
+        LeakError: the file is damaged, or gone.
     """
+    if checksums.altered(run, NAME):
+        raise LeakError(f"{run / NAME} is damaged: it is not as `fit` wrote it; train the run again")
     try:
         return Record.of(tables.read(run / NAME, KINDS))
     except FileNotFoundError:
@@ -193,7 +198,7 @@ def _digest(group: str) -> str:
 
 
 def _thumbnails(
-    paths: dict[str, Path], cache: Path, draw: Callable[[Path, str], Thumbnails | None]
+    paths: dict[str, Path], cache: Path, draw: Callable[[Path, str], Thumbnails | None], say: Say
 ) -> dict[str, Thumbnails]:
     """The thumbnails of image files by checksum, kept beside the activations: a second run reads no image.
 
@@ -201,17 +206,22 @@ def _thumbnails(
     """
     about = {"format": 1, "name": "thumbnails", "size": [_SIDE, _SIDE], "layers": []}
     store = Store(cache / "thumbnails", ((_SIDE**2,),), np.dtype(np.uint8))
-    with locked(cache), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    wait = partial(say, f"Another run is computing activations in {cache}; waiting for its end ...")
+    with locked(cache, wait), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         store.create(about)
-        index = store.index()
-        missing = [sha256 for sha256 in paths if sha256 not in index]
+        damaged = store.damaged(paths, lambda *_: None)
+        if damaged:
+            say(f"{store.folder}: damaged, so drawn again: the thumbnails of {len(damaged):,} images")
+        whole = store.index().keys() - damaged
+        missing = [sha256 for sha256 in paths if sha256 not in whole]
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             made = zip(chunk, pool.map(lambda sha256: draw(paths[sha256], sha256), chunk), strict=True)
             if drawn := {sha256: thumbnail for sha256, thumbnail in made if thumbnail is not None}:
                 store.append(list(drawn), [np.stack(list(drawn.values()))])
+                whole |= drawn.keys()
         index, (kept,) = store.index(), store.read()
-        return {sha256: np.array(kept[index[sha256]]) for sha256 in paths if sha256 in index}
+        return {sha256: np.array(kept[index[sha256]]) for sha256 in paths if sha256 in whole}
 
 
 def _of_image(path: Path, sha256: str) -> Thumbnails:

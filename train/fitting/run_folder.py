@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from common.errors import UserError
 from manifests.contract import write_atomically
-from train import tables
+from train import checksums, tables
 from train.dataset import Dataset
 from train.evaluation.evaluate import Judged, predictions
 from train.features.engine import Engine
@@ -79,7 +79,12 @@ def begun(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_finished(folder: Path, description: dict[str, Any]) -> bool:
-    """Whether `folder` holds a run of just these settings, finished or, if it is a partial folder, begun."""
+    """Whether `folder` holds a finished run of just these settings, with every file as it was written."""
+    return _is_of(folder, description) and not checksums.altered(folder)
+
+
+def _is_of(folder: Path, description: dict[str, Any]) -> bool:
+    """Whether `folder` holds a run of just these settings, finished or begun."""
     try:
         kept: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -109,11 +114,13 @@ def written(
         raise RunError(f"--run {folder}: is no name for a folder; give one, runs/{description['set']} say")
     with _locked(folder):
         if is_finished(folder, description):  # by the process that held the lock before
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of one that was killed behind its last step
             yield None
             return
         partial = folder.with_name(f".{folder.name}.partial")
         _reopen(folder, partial, description, notify)
         yield partial
+        checksums.write(partial)
         if os.path.lexists(folder):
             aside = _free(folder, "")
             os.replace(folder, aside)
@@ -144,7 +151,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _reopen(folder: Path, partial: Path, description: dict[str, Any], notify: Callable[[str], None]) -> None:
     """Make the partial folder ready: what was begun with these settings, or a new one."""
-    if is_finished(partial, description):
+    if _is_of(partial, description):
         return
     if any(partial.glob(f"{CHECKPOINTS}/*")):
         aside = _free(folder, ".unfinished")
@@ -153,7 +160,7 @@ def _reopen(folder: Path, partial: Path, description: dict[str, Any], notify: Ca
     shutil.rmtree(partial, ignore_errors=True)
     pattern = re.compile(re.escape(f"{folder.name}.unfinished.") + r"\d+")
     for aside in sorted(folder.parent.iterdir()):
-        if pattern.fullmatch(aside.name) and is_finished(aside, description):
+        if pattern.fullmatch(aside.name) and _is_of(aside, description):
             os.replace(aside, partial)
             notify(f"Going on from {aside}.")
             return

@@ -63,7 +63,7 @@ def measure(
 
     Raises:
         ContractError: a manifest breaks the contract.
-        DatasetError: an image is missing.
+        DatasetError: an image is missing, or not the one in the manifest.
         LeakError: the record of what the run has learnt from is damaged.
         ExternalValidationError: no test images, other classes or sizes, or images that the run has learnt from.
     """
@@ -83,6 +83,8 @@ def measure(
     dataset = Dataset(test, contract.read_card(manifest), trained.classes, trained.size, root, "")
     datasets.expect_files(dataset, manifest)
     unseen, check = _unseen(trained, rows, dataset, manifest, drop_leaks=drop_leaks, other_patients=other_patients)
+    for path, sha256 in zip(dataset.paths(unseen), unseen["sha256"], strict=True):
+        datasets.expect_image(path, sha256)
     parts = []
     for batch in datasets.images(dataset.paths(unseen), trained.size, _BATCH):
         parts.append(trained.probabilities(batch.numpy()))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.images.pixels import Pixels, UnreadableImage, decode_to, read_image
-from manifests import contract
 from train import tables
 from train.fitting.leaks import Record
 from train.inference.predictor import Trained
@@ -133,8 +132,20 @@ def check_out(out: Path) -> None:
     """
     if out.suffix.lower() != ".csv":
         raise PredictError(f"--out {out}: the table is a CSV; give a name that ends in .csv")
-    if out.is_file() and contract.is_manifest(out):
-        raise PredictError(f"--out {out}: is a set's manifest; give another name")
+    if os.path.lexists(out) and not _is_table(out):
+        raise PredictError(f"--out {out}: is there already, and no table of predictions; give another name")
+    above = next(place for place in out.absolute().parents if os.path.lexists(place))
+    if not above.is_dir():
+        raise PredictError(f"--out {out}: {above} is no folder; give another place")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a table that `write` wrote, which another may replace."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return path.is_file() and file.readline(4096).startswith("file,predicted,")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def write(out: Path, table: pd.DataFrame) -> None:

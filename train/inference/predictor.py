@@ -117,7 +117,7 @@ def _model(path: Path, outputs: int) -> keras.Model:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a broken archive, layers nobody knows, code in place of layers: all sorts
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise PredictorError(f"{path}: no model that can be loaded: {lines[0]:.200}") from None
+        raise PredictorError(f"{path}: no model that can be loaded ({lines[0]:.200}); train the run again") from None
     names = [layer.name for layer in getattr(model, "layers", [])]
     known = len(names) == len(_LAYERS) and all(want in (None, got) for want, got in zip(_LAYERS, names, strict=True))
     if not known or model.output_shape != (None, outputs) or len(model.layers[2].output.shape) != 4:

@@ -215,8 +215,9 @@ def _calibration(last: dict[str, Any]) -> str:
         return "The probabilities are as the model gives them"
     split = "test" if "test_before" in scaled else "val"
     before = scaled[f"{split}_before"]
+    unclear = f" ({scaled['reason']})" if "reason" in scaled else ""
     return (
-        f"The probabilities are scaled by a temperature of {scaled['temperature']:.3f}, fitted on validation. Before it, "
+        f"The probabilities are scaled by a temperature of {scaled['temperature']:.3f}, fitted on validation{unclear}. Before it, "
         f"on {split}, the Brier score was {before['brier']['value']:.3f} and the calibration error "
         f"{before['ece']['value']:.3f}"
     )

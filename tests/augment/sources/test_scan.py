@@ -558,3 +558,30 @@ def test_a_name_as_macos_gives_it_is_taken(kermany: Path) -> None:
     name = "train/NORMAL/Screenshot 9.41\u202fAM\xa0b.png"
     Image.new("L", (8, 8)).save(kermany / name)
     assert name in set(scan(kermany, KERMANY, 1).sources["source"])
+
+
+@pytest.mark.parametrize("names", [("01_train", "02_val", "03_test"), ("fold0", "fold1"), ("eval", "holdout")])
+def test_splits_in_an_unknown_spelling_are_no_classes(tmp_path: Path, make_source, names: tuple[str, ...]) -> None:
+    """SPLIT/CLASS/* under names that aren't understood: refused, with how to call them."""
+    source = make_source(tmp_path / "source", {f"{name}/{label}": 2 for name in names for label in ("A", "B")})
+    with pytest.raises(
+        ScanError, match=r"hold the same folders \(A, B\), as SPLIT/CLASS/\* does; call them train, val"
+    ):
+        look(source)
+
+
+def test_the_same_patients_in_each_class_are_patients(tmp_path: Path, make_source) -> None:
+    """CLASS/PATIENT/* with every patient in both classes, as of healthy and sick tissue, is no SPLIT/CLASS."""
+    source = make_source(tmp_path / "source", {f"{c}/{p}": 2 for c in ("healthy", "tumour") for p in ("p1", "p2")})
+    assert set(look(source).sources["label"]) == {"healthy", "tumour"}
+
+
+def test_class_folders_that_are_links_out_are_named(tmp_path: Path, make_source) -> None:
+    """And not a folder around the source that happens to hold other data sets."""
+    make_source(tmp_path / "else", {"A": 2, "B": 2})
+    source = tmp_path / "source"
+    source.mkdir()
+    for label in ("A", "B"):
+        (source / label).symlink_to(tmp_path / "else" / label)
+    with pytest.raises(ScanError, match="First of 2 rejected: A: a link that leads out of the source folder"):
+        look(source)

@@ -231,3 +231,10 @@ def test_cmyk_without_adobes_marker_is_noted() -> None:
     found = picture(bare)
     assert np.array_equal(found.pixels, decode(data))
     assert found.notes == ("CMYK without Adobe's marker, taken to be inverted as Adobe's is",)
+
+
+def test_a_short_adobe_segment_costs_no_image() -> None:
+    """Too short to say anything of the colours: left out, with a note."""
+    data = KINDS["L"] if "L" in KINDS else next(iter(KINDS.values()))
+    found = picture(data[:2] + b"\xff\xee\x00\x07Adobe" + data[2:])
+    assert np.array_equal(found.pixels, decode(data))

@@ -242,3 +242,79 @@ def test_opencv_reads_the_same() -> None:
     wide = rng.integers(0, 65536, (33, 41, 3), np.uint16)
     data = cv2.imencode(".png", wide)[1].tobytes()
     assert np.array_equal(decode(data), np.rint(wide[..., ::-1] / 257))
+
+
+def short(colour: int, bits: int, rows: int) -> bytes:
+    """A PNG of 40 rows whose compressed data is whole in itself, and ends behind `rows` rows."""
+    channels = {GRAY: 1, RGB: 3, LA: 2, RGBA: 4}[colour]
+    samples = np.full((40, 52, channels), 2**bits - 1)
+    data = png(samples, colour, bits)
+    at = data.index(b"IDAT") - 4
+    raw = zlib.decompress(data[at + 8 : at + 8 + int.from_bytes(data[at : at + 4], "big")])
+    raw = raw[: len(raw) * rows // 40]
+    return data[:at] + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("colour", [GRAY, RGB, LA, RGBA])
+def test_missing_rows_are_no_black_ones(colour: int, bits: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """The data ends early with right checksums: refused, and no decoder prints anything."""
+    assert decode(short(colour, bits, 40)).min() == 255
+    for rows in (39, 20, 1):
+        assert "its data ends early" in reason(short(colour, bits, rows))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_passes_of_an_interlaced_image_are_found() -> None:
+    """Seven passes; the last holds every other row."""
+    passes = [(7, 5), (6, 5), (13, 5), (13, 10), (26, 10), (26, 20), (52, 20)]  # (width, height) of each, of 52 x 40
+    rows = [(b"\0" + b"\xff" * width) * height for width, height in passes]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 52, 40, 8, GRAY, 0, 0, 1))
+
+    def data(count: int) -> bytes:
+        pixels = chunk(b"IDAT", zlib.compress(b"".join(rows[:count])))
+        return b"\x89PNG\r\n\x1a\n" + head + pixels + chunk(b"IEND", b"")
+
+    assert decode(data(7)).min() == 255
+    for count in range(1, 7):
+        assert "its data ends early" in reason(data(count))
+
+
+def test_a_black_last_row_is_no_missing_one() -> None:
+    """Gray, colour and packed bits, odd widths."""
+    for bits, colour in ((1, GRAY), (2, GRAY), (8, GRAY), (16, GRAY), (8, RGB), (16, RGBA)):
+        for width in (1, 7, 52):
+            channels = {GRAY: 1, RGB: 3, RGBA: 4}[colour]
+            samples = np.full((9, width, channels), 2**bits - 1)
+            samples[-1] = 0
+            pixels = decode(png(samples, colour, bits))
+            assert (pixels[:-1] == 255).all()
+            assert (pixels[-1] == 0).all()
+
+
+@pytest.mark.parametrize("significant", [4, 6])
+def test_significant_bits_count_with_alpha_too(significant: int) -> None:
+    """Of 8 bits, gray and colour: dark only where the samples are."""
+    most = 2**significant - 1
+    for colour, channels in ((LA, 1), (RGBA, 3)):
+        stored = np.dstack([*[ramp(most)] * channels, np.full_like(ramp(), 255)])
+        found = picture(png(stored, colour, 8, [chunk(b"sBIT", bytes([significant] * channels + [8]))]))
+        assert np.array_equal(found.pixels, np.rint(ramp(most) * 255 / most))
+        assert "significant bits in samples of 8; scaled by those" in found.notes[-1]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_level_of_few_bits_named_transparent_is_black(bits: int) -> None:
+    """The level is one of the samples as stored."""
+    samples = np.tile(np.arange(2**bits), (3, 2))
+    pixels = decode(png(samples, GRAY, bits, [chunk(b"tRNS", bytes([0, 2**bits - 1]))]))
+    expected = np.rint(samples * 255 / (2**bits - 1))
+    expected[samples == 2**bits - 1] = 0
+    assert np.array_equal(pixels, expected)
+
+
+def test_metadata_that_is_damaged_or_long_costs_no_image() -> None:
+    """An eXIf that is none, and a compressed XMP of over 1 MB."""
+    long = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 2**21)
+    for piece in (chunk(b"eXIf", b"junkjunk"), chunk(b"eXIf", b""), chunk(b"iTXt", long)):
+        assert np.array_equal(decode(png(ramp(), GRAY, 8, [piece])), ramp())

@@ -370,3 +370,65 @@ def test_damaged_deep_files_are_an_image_or_unreadable(noise: bytes, at: int, dt
     else:
         assert pixels.dtype == np.uint8
         assert pixels.size
+
+
+def without(data: bytes, tag: int) -> bytes:
+    """A little-endian TIFF whose one directory lacks a tag."""
+    at = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[at : at + 2], "little")
+    entries = [data[at + 2 + 12 * n : at + 14 + 12 * n] for n in range(count)]
+    kept = [entry for entry in entries if int.from_bytes(entry[:2], "little") != tag]
+    assert len(kept) == count - 1
+    behind = data[at + 2 + 12 * count : at + 6 + 12 * count]
+    directory = len(kept).to_bytes(2, "little") + b"".join(kept) + behind
+    return data[:4] + len(data).to_bytes(4, "little") + data[8:] + directory
+
+
+@pytest.mark.parametrize("samples", [ramp(), ramp(65535), np.dstack([ramp()] * 3)], ids=["gray", "deep", "RGB"])
+def test_without_a_photometric_interpretation_nobody_knows_what_is_black(samples: NDArray[np.float64]) -> None:
+    """Decoders take the absent tag for MinIsWhite: refused, rather than inverted."""
+    data = tiff(samples.astype("u2" if samples.max() > 255 else "u1"), photometric="rgb" if samples.ndim == 3 else 1)
+    assert "no photometric interpretation" in reason(without(data, 262))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_an_orientation_that_is_none_turns_nothing(dtype: str) -> None:
+    """Only 1 to 8 are."""
+    data = tiff(ramp(255).astype(dtype) * (257 if dtype == "u2" else 1), extratags=[(274, 3, 1, 9, True)])
+    expect(data, ramp())
+
+
+def test_signed_8_bits_take_a_value_range() -> None:
+    """As deeper signed samples do: the file alone doesn't say what is black."""
+    data = tiff((ramp() - 128).astype("i1"))
+    assert "value_range" in reason(data)
+    assert np.array_equal(decode(data, value_range=(-128, 127)), ramp())
+
+
+def test_float_samples_take_the_range_that_the_file_declares() -> None:
+    """SMinSampleValue and SMaxSampleValue say what is black and white."""
+    samples = (ramp() / 255).astype("f4")
+    data = tiff(samples, extratags=[(340, 11, 1, 0.0, True), (341, 11, 1, 1.0, True)])
+    expect(data, ramp())
+
+
+@pytest.mark.parametrize(
+    ("compression", "most"), [("group4", 0.1), ("tiff_ccitt", 0.4), ("tiff_adobe_deflate", 0), ("lzma", 0.05)]
+)
+def test_what_libtiff_finds_damaged_is_refused(compression: str, most: float) -> None:
+    """A flipped bit, in sixty copies: hardly any that looks other than the original is taken for whole."""
+    wave = np.add.outer(np.sin(np.arange(200) / 9), np.cos(np.arange(240) / 7))
+    file = io.BytesIO()
+    image = (wave > 0.1) if compression in ("group4", "tiff_ccitt") else (wave * 60 + 125).astype(np.uint8)
+    Image.fromarray(image).save(file, "TIFF", compression=compression)
+    whole = file.getvalue()
+    expected, drawn, taken = decode(whole), np.random.default_rng(5), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[drawn.integers(8, len(whole) - 220)] ^= 1 << int(drawn.integers(8))
+        try:
+            found = decode(bytes(damaged))
+        except UnreadableImage:
+            continue
+        taken += found.shape != expected.shape or np.abs(found.astype(int) - expected).mean() > 1
+    assert taken <= most * 60

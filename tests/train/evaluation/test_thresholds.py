@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
-from train.evaluation.thresholds import choose_threshold, temperature, with_temperature
+from train.evaluation.thresholds import choose_threshold, is_at_limit, temperature, with_temperature
 
 SCORED = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 100)), min_size=2, max_size=50).filter(
     lambda cases: {label for label, _ in cases} == {0, 1}
@@ -107,3 +107,14 @@ def test_a_temperature_repairs_probabilities_that_are_too_sure() -> None:
     assert found == pytest.approx(3, rel=0.05)
     cooled = with_temperature(np.stack([1 - sure, sure], axis=1), found)
     assert ((cooled[:, 1] >= 0.5) == (sure >= 0.5)).all()
+
+
+@pytest.mark.parametrize(("swap", "expected"), [(False, 0.05), (True, 20.0)])
+def test_a_temperature_without_a_minimum_is_said_to_be_none(swap: bool, expected: float) -> None:
+    """Separated without a fault, or upside down: the loss falls up to the limit of the search, which is no optimum."""
+    labels, positive = np.array([0, 0, 1, 1]), np.array([0.4, 0.45, 0.55, 0.6])
+    positive = 1 - positive if swap else positive
+    found = temperature(labels, np.stack([1 - positive, positive], axis=1))
+    assert found == pytest.approx(expected, rel=0.02)
+    assert is_at_limit(found)
+    assert not is_at_limit(1.5)

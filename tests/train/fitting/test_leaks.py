@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+import re
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from manifests import contract
+from train import checksums
 from train import dataset as datasets
 from train.cli import main
+from train.features import store
 from train.fitting import leaks
 from train.inference import external_validation, predict, predictor
 from train.inference.predictor import Trained
@@ -335,3 +340,48 @@ def test_copies_of_real_xrays_are_known_and_other_xrays_are_not(xrays_224: Path,
         row = {"split": "train", "source_sha256": "", "sha256": "", "group_sha256": ""}
         record = leaks.Record.of(pd.DataFrame([row | {"thumbnail": leaks.encoded(leaks.thumbnail(small.getvalue()))}]))
         assert record.known(file.read_bytes()) == "train, the same pixels"
+
+
+def test_damaged_thumbnails_are_drawn_again(run: Trained, tmp_path: Path) -> None:
+    """Zeroed, in whole or in part, while the index is whole: the record is as it was, and a line says so."""
+    dataset = datasets.read(tmp_path / "manifests" / "tiny.csv", tmp_path)
+    before = (run.run / leaks.NAME).read_bytes()
+    stored = tmp_path / "cache" / "thumbnails" / "0.bin"
+    for zeroed in (stored.stat().st_size, 300):
+        stored.write_bytes(stored.read_bytes()[:-zeroed] + bytes(zeroed))
+        lines: list[str] = []
+        leaks.write(run.run, dataset, tmp_path / "cache", lines.append)
+        assert (run.run / leaks.NAME).read_bytes() == before
+        assert re.search(r"thumbnails: damaged, so drawn again: the thumbnails of \d+ images", lines[0])
+
+
+def test_a_shortened_record_is_not_believed(run: Trained, tmp_path: Path) -> None:
+    """Cut at the end of a line, or deleted: an error, and not a run that learnt from little."""
+    checksums.write(run.run)
+    path = run.run / leaks.NAME
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+    for harm in (lambda: None, path.unlink):
+        harm()
+        with pytest.raises(leaks.LeakError, match=r"trained_on\.csv is damaged: .*; train the run again"):
+            evaluate(run, another(tmp_path, swapped), tmp_path)
+
+
+def test_the_thumbnails_wait_for_another_run(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """While another process holds the cache, a line says so; then the record is written."""
+    dataset = datasets.read(image_set(), tmp_path)
+    cache = tmp_path / "cache"
+    lines: list[str] = []
+    waits = threading.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        waits.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.locked(cache):
+            writing = pool.submit(leaks.write, tmp_path, dataset, cache, say)
+            assert waits.wait(60)
+            assert not writing.done()
+        writing.result(60)
+    assert "waiting for its end" in lines[0]
+    assert leaks.read(tmp_path) is not None

@@ -83,7 +83,7 @@ def test_the_lock_stays_where_it_is(tmp_path: Path) -> None:
         assert lock.stat().st_ino == number
         assert (folder / "content").read_text() == "first", "until the other is finished it has the name"
     assert lock.stat().st_ino == number
-    assert {path.name for path in folder.iterdir()} == {"settings.json"}
+    assert {path.name for path in folder.iterdir()} == {"settings.json", "checksums.json"}
 
 
 def test_a_run_that_was_finished_meanwhile_is_not_trained_again(tmp_path: Path) -> None:
@@ -133,3 +133,26 @@ def test_what_is_no_name_is_refused_in_one_line(name: str) -> None:
     """The message shows a name that is one."""
     with pytest.raises(runs.RunError, match=r"is no name for a folder; give one"), runs.written(Path(name), FIRST):
         pytest.fail("no folder can be called so")
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("cut")])
+def test_a_damaged_run_is_set_aside_and_trained_again(harm: Callable[[Path], object], tmp_path: Path) -> None:
+    """A finished run whose file is gone or altered is no finished run: the same command makes it anew."""
+    folder = tmp_path / "runs" / "tiny"
+    finish(folder, FIRST, "first")
+    harm(folder / "content")
+    notices = finish(folder, FIRST, "again")
+    assert (folder / "content").read_text() == "again"
+    assert notices == [f"What was at {folder} is now at {folder}.1."]
+    with runs.written(folder, FIRST) as partial:
+        assert partial is None
+
+
+def test_a_run_killed_behind_its_last_step_is_tidied(tmp_path: Path) -> None:
+    """Checkpoints that a kill left in a finished run go when the same command comes again."""
+    folder = tmp_path / "runs" / "tiny"
+    finish(folder, FIRST, "first")
+    (folder / runs.CHECKPOINTS).mkdir()
+    with runs.written(folder, FIRST) as partial:
+        assert partial is None
+    assert not (folder / runs.CHECKPOINTS).exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from manifests import contract
 from train.cli import main
@@ -59,3 +60,24 @@ def test_a_run_is_measured_on_another_sets_test_images(image_set: Callable[..., 
         result = call("evaluate", run, root / "manifests" / f"{name}.csv", "--root", root)
         assert result.exit_code == 2, name
         assert complaint in result.output.splitlines()[-1], name
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "another size", "another image"])
+def test_test_images_are_those_of_the_manifest(
+    make_run: Callable[..., Path], image_set: Callable[..., Path], harm: str
+) -> None:
+    """One that was altered since is named in one line, and nothing is measured."""
+    manifest = image_set(train=4, val=4, test=4)
+    root = manifest.parent.parent
+    path = root / contract.read(manifest).query("split == 'test'")["path"].iloc[0]
+    if harm in ("cut", "empty"):
+        path.write_bytes(path.read_bytes()[: 200 if harm == "cut" else 0])
+    else:
+        side = 32 if harm == "another size" else 64
+        Image.new("RGB", (side, side), "gray").save(path)
+    run = make_run(classes=("class0", "class1"), threshold={"value": 0.5, "chosen_by": "hand"})
+    result = call("evaluate", run, manifest, "--root", root, "--on-leak", "drop")
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == (
+        f"Error: {path}: not the image in the manifest; `python -m augment verify` says more"
+    )

@@ -169,15 +169,28 @@ def test_a_file_named_twice_is_predicted_once(tmp_path: Path) -> None:
 
 
 def test_the_table_takes_no_other_files_place(run: Path, tmp_path: Path, image_set: Callable[..., Path]) -> None:
-    """--out refuses what is no CSV, and a manifest, before anything is computed."""
+    """--out refuses what is no CSV, and any file but an earlier table, before anything is computed."""
     manifest = image_set()
     picture().save(tmp_path / "a.png")
-    before = manifest.read_bytes(), (tmp_path / "a.png").read_bytes()
-    for out, printed_names in ((tmp_path / "a.png", "ends in .csv"), (manifest, "is a set's manifest")):
+    mine, folder = tmp_path / "mine.csv", tmp_path / "folder.csv"
+    mine.write_text("file,label\na.png,1\n")
+    folder.mkdir()
+    files = (manifest, tmp_path / "a.png", mine)
+    before = [path.read_bytes() for path in files]
+    for out, message in (
+        (tmp_path / "a.png", "ends in .csv"),
+        *(
+            (out, "is there already, and no table of predictions; give another name")
+            for out in (manifest, mine, folder)
+        ),
+        (mine / "new.csv", "mine.csv is no folder; give another place"),
+    ):
         result = call(run, tmp_path / "a.png", "--out", out)
         assert result.exit_code == 2
-        assert printed_names in result.output.splitlines()[-1]
-    assert (manifest.read_bytes(), (tmp_path / "a.png").read_bytes()) == before
+        assert message in result.output.splitlines()[-1]
+    assert [path.read_bytes() for path in files] == before
+    for _ in range(2):
+        assert call(run, tmp_path / "a.png", "--out", tmp_path / "out.csv").exit_code == 0
 
 
 def test_more_files_than_a_batch_come_in_order(run: Path, tmp_path: Path) -> None:
