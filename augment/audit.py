@@ -24,14 +24,10 @@ _BATCH = 16  # images a task
 
 
 class Audit(NamedTuple):
-    """What was found. `report` holds JSON values only.
-
-    `leaks` says how many of the findings cross splits, `conflicts` how many images stand in two classes.
-    """
+    """What was found. `report` holds JSON values only; `leaks` says how many of the findings cross splits."""
 
     report: dict[str, Any]
     leaks: int
-    conflicts: int
 
 
 class _Look(NamedTuple):
@@ -109,9 +105,7 @@ def audit(
         "files": [_declared(name, looks[name]) for name in seen["source"]],
     }
     alike = [*same_bytes, *report["pixel_identical"], *near]
-    conflicts = sum("across classes" in found["where"] for found in same_bytes)  # which a build refuses
-    leaks = len(split_groups) + sum("across splits" in found["where"] for found in alike)
-    return Audit(report, leaks, conflicts)
+    return Audit(report, len(split_groups) + sum("across splits" in found["where"] for found in alike))
 
 
 def _look_at_all(

@@ -60,10 +60,12 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     left_out: list[Rejected] = []
     if drop_conflicts:
         sources, left_out = _without_conflicts(sources)
-    else:
-        _refuse_conflicts(sources)  # before leaks are dropped: which of the two labels is right, no split says
+    elif drop_leaks:  # first: which of two labels is right, no split says
+        _refuse_conflicts(sources)
     sources = sources.assign(unit=_units(sources), split=_own_split(sources, recipe))
     sources, leaking = _without_leaks(sources, drop_leaks=drop_leaks)
+    if not drop_conflicts:
+        _refuse_conflicts(sources)
     left_out += leaking
     in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)

@@ -608,9 +608,8 @@ def test_dropping_leaks_resolves_no_contradiction() -> None:
         for n in range(5)
     ]
     rows += [("train/A/x.png", "train", "A", "x", sha("x")), ("test/B/y.png", "test", "B", "y", sha("x"))]
-    for drop_leaks in (False, True):
-        with pytest.raises(PlanError, match=r"one image in two classes: test/B/y\.png is B, train/A/x\.png"):
-            plan(table(rows), recipe(), drop_leaks=drop_leaks)
+    with pytest.raises(PlanError, match=r"one image in two classes: test/B/y\.png is B, train/A/x\.png"):
+        plan(table(rows), recipe(), drop_leaks=True)
     left_out = plan(table(rows), recipe(), drop_conflicts=True).left_out
     assert [entry.source for entry in left_out if "the same image" in entry.reason] == ["test/B/y.png", "train/A/x.png"]
 
