@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from augment.rendering.scheduler import results
+from augment.sources.groups import describe_groups
 from augment.sources.layout import Rejected
 from augment.sources.scan import scan
 from common.images.pixels import UnreadableImage, header, picture, read_image
@@ -96,7 +97,7 @@ def audit(
         "height": _spread(look.height for look in found),
         "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
         "groups": seen["group"].nunique(),
-        "groups_unknown": scanned.groups.warning,
+        "groups_unknown": describe_groups(seen, group).warning,
         "groups_in_several_splits": split_groups,
         "byte_identical": same_bytes,
         "pixel_identical": [found for found in same_pixels if found["files"] not in [s["files"] for s in same_bytes]],

@@ -12,6 +12,7 @@ import pandas as pd
 from augment.plan import Plan, PlanError, plan
 from augment.recipe import Recipe
 from augment.rendering.tasks import Style
+from augment.sources.groups import Groups, describe_groups
 from augment.sources.layout import Rejected
 from augment.sources.scan import Scan
 from common import __version__
@@ -58,6 +59,13 @@ class BuildPlan(NamedTuple):
         return sorted({*self.scanned.rejected, *self.planned.left_out, *self.unreadable})
 
     @property
+    def groups(self) -> Groups:
+        """How the groups of its sources were found, as far as they are readable."""
+        sources = self.scanned.sources
+        unreadable = sources["source"].isin([entry.source for entry in self.unreadable])
+        return describe_groups(sources[~unreadable], self.recipe.group)
+
+    @property
     def making(self) -> dict[str, Any]:
         """What decides an image's bytes beside its source, its number and its seed, as JSON values."""
         return {"style": Style.of(self.recipe).settings, "versions": versions(self.recipe)}
@@ -86,7 +94,7 @@ class BuildPlan(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """What a user should know of this set before trusting a number that is measured on it."""
-        found = [self.scanned.groups.warning] if self.scanned.groups.warning else []
+        found = [self.groups.warning] if self.groups.warning else []
         for split, label in self.planned.absent:
             found.append(
                 f"class {label} has no image in {split}: what is measured there says nothing of {label}, and figures that "
@@ -101,7 +109,7 @@ class BuildPlan(NamedTuple):
             counts.setdefault(row.split, {})[row.label] = {
                 name: getattr(row, name) for name in ("sources", "images", "augmented")
             }
-        groups = self.scanned.groups
+        groups = self.groups
         return {
             "name": self.recipe.name,
             "notice": self.scanned.notice,

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from augment.sources.layout import Listed
 
 # How names commonly begin with a patient: up to a separator, or letters and a number, or a number.
@@ -48,8 +50,8 @@ def group_of(source: str, pattern: str) -> str:
     return _by_name(source, pattern) or source
 
 
-def find_groups(files: Sequence[Listed], pattern: str, default: str) -> tuple[list[str], Groups]:
-    """The group of each file, and how they were found.
+def find_groups(files: Sequence[Listed], pattern: str, default: str) -> list[str]:
+    """The group of each file: its path, where neither its name nor a folder shows one.
 
     Args:
         files: as listed.
@@ -57,16 +59,25 @@ def find_groups(files: Sequence[Listed], pattern: str, default: str) -> tuple[li
         default: the pattern that stands where a recipe gives none. The folder between a class and a file names the group
             before the default does, but not before a pattern of the recipe's own.
     """
-    found: list[str] = []
-    unmatched: list[str] = []
+    found = []
     for file in files:
         by_name = _by_name(file.source, pattern)
         group = (file.inner or by_name) if pattern == default else (by_name or file.inner)
         found.append(group or file.source)
-        if not group:
-            unmatched.append(file.source.rpartition("/")[2])
-    example, suggestion = (unmatched[0], _suggest(unmatched)) if unmatched else ("", "")
-    return found, Groups(pattern, len(found) - len(unmatched), len(found), example, suggestion)
+    return found
+
+
+def describe_groups(sources: pd.DataFrame, pattern: str) -> Groups:
+    """How the groups of some sources were found.
+
+    Args:
+        sources: of the table that `scan` gives; those that are no images say nothing of names.
+        pattern: that their groups were looked for by.
+    """
+    unknown = sources.loc[sources["group"] == sources["source"], "source"]
+    names = [name.rpartition("/")[2] for name in unknown]
+    example, suggestion = (names[0], _suggest(names)) if names else ("", "")
+    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion)
 
 
 def _by_name(source: str, pattern: str) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from augment.recipe import KERMANY
-from augment.sources.groups import Groups, find_groups
+from augment.sources.groups import find_groups
 from augment.sources.layout import NOTICE, Layout, Listed, Rejected, ScanError, read_layout, suggest
 from common.images.formats import FORMATS, HEAD, looks_like_image
 
@@ -37,7 +37,6 @@ class Scan(NamedTuple):
     sources: pd.DataFrame
     rejected: list[Rejected]
     notice: str
-    groups: Groups
 
 
 def scan(source: Path, group: str, workers: int, progress: Progress = lambda *_: None) -> Scan:
@@ -65,13 +64,13 @@ def scan(source: Path, group: str, workers: int, progress: Progress = lambda *_:
             inside = (entry for entry in rejected if label in entry.source.split("/")[:-1])
             fault = next((f" ({entry.source}: {entry.reason})" for entry in inside), "")
             raise ScanError(f"{source}: class {label}: no readable image{fault}; add images or move the folder away")
-    groups, found = find_groups(images, group, KERMANY)
+    groups = find_groups(images, group, KERMANY)
     columns = ["source", "split", "label", "group", "source_sha256"]
     rows = [
         (file.source, file.split, file.label, of, sha256)
         for file, of, sha256 in zip(images, groups, digests, strict=True)
     ]
-    return Scan(pd.DataFrame(rows, columns=columns, dtype=object), rejected, _notice(source), found)
+    return Scan(pd.DataFrame(rows, columns=columns, dtype=object), rejected, _notice(source))
 
 
 def _hash_images(

@@ -20,10 +20,11 @@ import pytest
 from PIL import Image
 
 from augment import building as stage
+from augment.build_plan import make_build_plan
 from augment.plan import PlanError
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.work import MODULES
-from augment.sources.layout import ScanError
+from augment.sources.layout import Rejected, ScanError
 from augment.sources.scan import scan
 from augment.storage.image_folder import partial
 from augment.storage.place import BuildError, Place
@@ -670,3 +671,12 @@ def test_while_a_set_is_updated_a_manifest_means_a_whole_set(
     seen.add(at.manifest.read_bytes())
     assert seen >= {expected["manifests/set.csv"], at.manifest.read_bytes()}
     assert len(expect_whole(root)) == 2006
+
+
+def test_names_of_files_that_are_no_images_say_nothing_of_patients(source: Path) -> None:
+    """The warning of names that the pattern doesn't match counts images alone, and goes with the last of those."""
+    (source / "train" / "NORMAL" / "half.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    scanned = scan(source, SMALL.group, 1)
+    assert "(not half.jpg)" in make_build_plan(scanned, SMALL).groups.warning
+    known = make_build_plan(scanned, SMALL, [Rejected("train/NORMAL/half.jpg", "damaged")]).groups
+    assert (known.warning, known.matched) == ("", known.of)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from augment.recipe import KERMANY
-from augment.sources.groups import group_of
+from augment.sources.groups import describe_groups, group_of
 from augment.sources.layout import Rejected, ScanError
 from augment.sources.scan import Scan, digest, scan
 
@@ -465,7 +465,8 @@ def test_the_folder_between_class_and_image_is_the_patient(tmp_path: Path) -> No
         "B/002/3.png": "002",
         "B/4.png": "B/4.png",
     }
-    assert (scanned.groups.matched, scanned.groups.of) == (5, 6)
+    groups = describe_groups(scanned.sources, KERMANY)
+    assert (groups.matched, groups.of) == (5, 6)
 
 
 def test_a_pattern_of_the_recipes_own_goes_before_the_inner_folder(tmp_path: Path) -> None:
@@ -508,7 +509,7 @@ def test_two_spellings_of_one_name_are_one_class(tmp_path: Path) -> None:
 def test_names_without_a_patient_are_warned_of(tmp_path: Path, names: list[str], suggestion: str) -> None:
     """Names that the pattern doesn't match: how many, what they look like, and a pattern where beginnings repeat."""
     write(tmp_path, [f"{'AB'[index % 2]}/{name}" for index, name in enumerate(names)])
-    groups = look(tmp_path).groups
+    groups = describe_groups(look(tmp_path).sources, KERMANY)
     assert (groups.matched, groups.are_known, groups.suggestion) == (0, False, suggestion)
     assert f"matches 0 of {len(names)} file names (not {names[0]})" in groups.warning
     assert (f"try `group: '{suggestion}'`" if suggestion else "give the recipe a `group` pattern") in groups.warning
