@@ -13,6 +13,8 @@ from common.console import as_json, at_root, one_line_errors, print_json, progre
 
 # The stages are imported inside the commands: `--help` should answer in a blink.
 
+_STDOUT = Path("-")
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
@@ -171,7 +173,13 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
     "--max-pixels", type=click.IntRange(1), help="An image that declares more is not decoded.  [default: 178,956,970]"
 )
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write all findings, with every name, to this file."
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    is_flag=False,
+    flag_value=_STDOUT,
+    metavar="[FILE]",
+    help="Print all findings, with every name, as one JSON value in place of text; with FILE, write them there as well.",
 )
 @click.option(
     "--strict", is_flag=True, help="Exit code 1 if a file is unreadable, or a patient or an image is in two splits."
@@ -208,7 +216,10 @@ def audit(
         pattern = resolve("audit", {"group": group or KERMANY}, "--group").group
         with progress("looking", "images") as show:
             found = stage.audit(source, pattern, distance, max_pixels or MAX_PIXELS, workers, show)
-        if json_file:
+        if json_file == _STDOUT:
+            click.get_current_context().params["as_json"] = True
+            print_json(found.report)
+        elif json_file:
             write_atomically(json_file, json.dumps(found.report, indent=2, ensure_ascii=False) + "\n")
     console.print_audit(found.report)
     if strict and (found.leaks or found.report["unreadable"]):

@@ -8,24 +8,18 @@ import hashlib
 import json
 import os
 import random
-import threading
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 
-from augment.recipe import KERAS_AFFINE, RecipeError
-from augment.rendering.affine import KerasAffine, warp
 from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant, Written
+from augment.rendering.transforms import expect_image, pipeline
 from common.images import memory
 from common.images.pixels import Picture, Pixels, UnreadableImage, picture, read_image, resize
 
-# albumentations takes longer to import than half a thousand images take to render, so it is imported where a
-# recipe names a transform of its own; and importing it would ask the network for a newer version.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 _CHANGED = "its bytes are no longer those that were planned with"
 cv2.setNumThreads(1)  # the pool has a worker a core already
 
@@ -81,107 +75,6 @@ def _decode(data: bytes, style: Style) -> Picture:
     return found._replace(pixels=resize(found.pixels, style.size))
 
 
-class Step(NamedTuple):
-    """A transform of a recipe: (image, numpy's stream, Python's stream) -> the image changed, and what was drawn.
-
-    Nothing drawn: the image was left as it is.
-    """
-
-    name: str
-    apply: Callable[[Pixels, np.random.Generator, random.Random], tuple[Pixels, dict[str, Any]]]
-
-
-_of_thread = threading.local()
-_TRIALS = 4  # of a transform on either kind of image, before anything is rendered
-
-
-def pipeline(style: Style) -> tuple[Step, ...]:
-    """A style's transforms, those of albumentations each tried on a gray and an RGB image of its size.
-
-    Each thread has its own: albumentations' objects hold their random streams and what they drew last.
-
-    Raises:
-        RecipeError: an unknown transform or parameter, or one that gives no 8-bit image of the same size.
-    """
-    made: dict[Style, tuple[Step, ...]] = _of_thread.__dict__.setdefault("pipelines", {})
-    if style not in made:
-        made[style] = _pipeline(style)
-    return made[style]
-
-
-def _pipeline(style: Style) -> tuple[Step, ...]:
-    listed = [item for entry in json.loads(style.transforms) for item in entry.items()]
-    return tuple(
-        _keras_affine(given) if name == KERAS_AFFINE else _of_albumentations(name, given, style)
-        for name, given in listed
-    )
-
-
-def _keras_affine(given: dict[str, Any]) -> Step:
-    try:
-        affine = KerasAffine(**given)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"transform {KERAS_AFFINE} does not take {json.dumps(given)}: {_one_line(error)}") from None
-
-    def apply(
-        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random
-    ) -> tuple[Pixels, dict[str, Any]]:
-        if affine.p < 1 and not (affine.p > 0 and python_stream.random() < affine.p):  # as albumentations draws it
-            return image, {}
-        drawn = affine.draw(numpy_stream, *image.shape[:2])
-        return warp(image, **drawn), drawn
-
-    return Step(KERAS_AFFINE, apply)
-
-
-def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
-    import albumentations as A
-
-    warnings.filterwarnings("ignore", module="albu")  # for every image anew: of saturation that gray images lack, say
-    kind: Any = getattr(A, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, (A.ImageOnlyTransform, A.DualTransform))):
-        raise RecipeError(
-            f"transform {name!r} is not known; expected {KERAS_AFFINE} or a name from albumentations {A.__version__}"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # albumentations only warns of a parameter it doesn't know
-        try:
-            transform: Any = kind(**given)
-        except MemoryError:  # of this machine, and no fault of the recipe
-            raise
-        except Exception as error:  # pydantic's, albumentations' and plain TypeErrors
-            raise RecipeError(f"transform {name} does not take {json.dumps(given)}: {_one_line(error)}") from None
-    if not {"reference_images", "metadata_key", "font_path"}.isdisjoint(transform.InitSchema.model_fields):
-        raise RecipeError(f"transform {name} reads other files, which a recipe must not reach for; take it out")
-    width, height = style.size
-    for colours, shape in (("a gray", (height, width)), ("an RGB", (height, width, 3))):
-        for seed in range(_TRIALS):  # what is drawn decides how long it takes, and what is drawn is the same each time
-            transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-            try:
-                changed = transform(image=np.full(shape, 128, np.uint8), force_apply=True)["image"]
-            except MemoryError as error:
-                raise MemoryError(f"for transform {name}: {_one_line(error)}") from None
-            except Exception as error:  # whatever a transform's own checks raise
-                raise RecipeError(f"transform {name} fails on {colours} image: {_one_line(error)}") from None
-            _expect_image(changed, shape, name)
-
-    def apply(
-        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random
-    ) -> tuple[Pixels, dict[str, Any]]:
-        transform.set_random_state(numpy_stream, python_stream)
-        return transform(image=image)["image"], transform.get_applied_params()
-
-    return Step(name, apply)
-
-
-def _expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) -> None:
-    if image.shape != shape or image.dtype != np.uint8:
-        raise RecipeError(
-            f"{transforms} makes {image.dtype} {image.shape} of uint8 {shape}; the images of a set are 8-bit and "
-            "of one size"
-        )
-
-
 def _render_one(image: Pixels, variant: Variant, style: Style) -> tuple[bytes, str]:
     applied = ""
     if variant.variant > 0:
@@ -202,7 +95,7 @@ def _transformed(image: Pixels, seed: int, style: Style) -> tuple[Pixels, str]:
         image, drawn = step.apply(image, numpy_stream, python_stream)
         if drawn:
             applied.append((step.name, drawn))
-    _expect_image(image, shape, "the transforms together")
+    expect_image(image, shape, "the transforms together")
     return image, _describe(applied)
 
 
@@ -236,7 +129,3 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -14,9 +14,9 @@ def check(style: Style) -> None:
     """Make a style's pipeline, for its errors.
 
     Raises:
-        RecipeError: as `render.pipeline` has it.
+        RecipeError: as `transforms.pipeline` has it.
     """
-    from augment.rendering.render import pipeline
+    from augment.rendering.transforms import pipeline
 
     pipeline(style)
 

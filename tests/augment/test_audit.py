@@ -248,6 +248,13 @@ def test_a_report_that_cannot_be_written_is_one_line(source: Path, tmp_path: Pat
     assert list(tmp_path.glob(".report*")) == []
 
 
+def test_json_without_a_file_prints_the_report(source: Path, audit, call) -> None:
+    """As of every command: one JSON value in place of text, the same as the file would hold."""
+    _, report = audit()
+    result = call("audit", source, "--json")
+    assert json.loads(result.stdout) == report
+
+
 def test_a_source_that_is_no_set_is_one_line(tmp_path: Path, call) -> None:
     """No such folder, or no classes: the message that `build` gives."""
     result = call("audit", tmp_path / "none")

@@ -19,8 +19,9 @@ from PIL import Image
 
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.affine import warp
-from augment.rendering.render import pipeline, render, run
+from augment.rendering.render import render, run
 from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant
+from augment.rendering.transforms import pipeline
 from common.images import MAX_PIXELS
 from common.images.pixels import UnreadableImage, decode, resize
 
@@ -261,6 +262,32 @@ def test_a_transform_that_makes_no_set_is_refused(transform: dict[str, Any], nam
         pipeline(style(transform))
     assert str(caught.value).startswith(named)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("transform", "meant"),
+    [
+        ({"HorizontalFlop": {}}, "HorizontalFlip"),
+        ({"gaussnoise": {}}, "GaussNoise"),
+        ({"KerasAfine": {}}, "KerasAffine"),
+        ({"Rotate": {"limits": 10}}, "limit"),
+        ({"KerasAffine": {"rotation": 10}}, "rotation_range"),
+        ({"GaussianBlur": {"p": 1, "blurlimit": 3}}, "blur_limit"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_one_that_is_meant(transform: dict[str, Any], meant: str) -> None:
+    """Of transforms and of their parameters, whatever the case."""
+    with pytest.raises(RecipeError) as caught:
+        pipeline(style(transform))
+    assert str(caught.value).endswith(f"; did you mean {meant}?")
+
+
+def test_what_albumentations_warns_of_is_not_printed(recwarn: pytest.WarningsRecorder) -> None:
+    """Colour transforms warn of every gray image anew, that it has no colour."""
+    look = style({"HueSaturationValue": {"p": 1.0}}, {"ToGray": {"p": 1.0}})
+    for _ in range(3):
+        render(encode(picture()), variants(2), look)
+    assert [str(each.message) for each in recwarn] == []
 
 
 def test_a_style_is_what_a_recipe_says_of_all_images() -> None:
