@@ -60,6 +60,11 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     left_out: list[Rejected] = []
     if drop_conflicts:
         sources, left_out = _without_conflicts(sources)
+        for label in sorted(set(labels) - set(sources["label"])):
+            raise PlanError(
+                f"{label}: each of its images stands in another class too, so that dropping those leaves none; take the "
+                "wrong ones out of the source folder"
+            )
     elif drop_leaks:  # first: which of two labels is right, no split says
         _refuse_conflicts(sources)
     sources = sources.assign(unit=_units(sources), split=_own_split(sources, recipe))
@@ -103,6 +108,9 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
 def _lack(sources: pd.DataFrame, in_pool: "pd.Series[bool]", split: str, label: str, recipe: Recipe) -> str:
     """Why a class has no source in a split that needs one, and what to do."""
     pool = sources[in_pool]
+    if pool.empty and split == "train":
+        own = " and ".join(sorted(sources["split"].unique()))
+        return f"no image to train on: all lie in the source's own {own} folder; put the others beside it, in train"
     groups = pool.loc[pool["label"] == label, "unit"].nunique()
     shared_out = {"train": True, "val": recipe.val > 0, "test": recipe.test > 0}
     wanted = [name for name in SPLITS if shared_out[name] and (sources.loc[~in_pool, "split"] != name).all()]

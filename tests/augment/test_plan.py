@@ -622,3 +622,18 @@ def test_val_and_test_leave_something_to_train_on(val: float, test: float) -> No
         plan(table(rows), recipe(val=val, test=test))
     own = [(f"test/{c}/{n}.png", "test", c, f"t{c}{n}", sha(f"t{c}{n}")) for c in "AB" for n in range(3)]
     assert len(plan(table(rows + own), recipe(val=val, test=test)).rows)
+
+
+def test_a_source_of_test_images_alone_says_so() -> None:
+    """Nothing to train on is no lack of patients."""
+    rows = [(f"test/{c}/{n}.png", "test", c, f"{c}{n}", sha(f"{c}{n}")) for c in "AB" for n in range(9)]
+    with pytest.raises(PlanError, match="no image to train on: all lie in the source's own test folder"):
+        plan(table(rows), recipe())
+
+
+def test_a_class_that_is_all_contradictions_says_so() -> None:
+    """Dropping the images of two classes may leave a class without any."""
+    rows = [(f"A/{n}.png", "", "A", f"A{n}", sha(f"A{n}")) for n in range(9)]
+    rows += [(f"B/{n}.png", "", "B", f"B{n}", sha(f"A{n}")) for n in range(3)]
+    with pytest.raises(PlanError, match="B: each of its images stands in another class too"):
+        plan(table(rows), recipe(), drop_conflicts=True)
