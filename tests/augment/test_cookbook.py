@@ -41,3 +41,18 @@ def test_the_docs_show_every_setting() -> None:
 
     shown = set(re.findall(r"(?m)^(\w+):", BLOCKS[0]))
     assert shown == {field.name for field in fields(Recipe)} - {"name"}
+
+
+def test_the_cookbooks_picture_has_a_row_for_each_recipe() -> None:
+    """As the script in docs draws it: the image as it is, and others of it, no two alike."""
+    import cv2
+
+    from docs import cookbook
+
+    shown = cv2.imread(str(Path(cookbook.__file__).with_name("cookbook.jpg")))
+    recipes = cookbook.recipes()
+    assert len(recipes) == len(BLOCKS) - 1, "all but the block of every setting"
+    assert shown.shape[0] == len(recipes) * (cookbook.SIDE + cookbook.GAP)
+    drawn = cookbook.row(cookbook.photograph(), recipes["photo"])
+    tiles = np.hsplit(drawn, cookbook.COUNT)
+    assert len({tile.tobytes() for tile in tiles}) == cookbook.COUNT
