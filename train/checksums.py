@@ -10,8 +10,9 @@ NAME = "checksums.json"
 
 
 def write(folder: Path) -> None:
-    """Write the SHA-256 of each file of a run folder; what lies in folders inside is left out."""
-    found = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != NAME}
+    """Write the SHA-256 of each file of a run folder; pictures, and what lies in folders inside, are left out."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".png"]
+    found = {path.name: _sha256(path) for path in files if path.name != NAME}
     write_atomically(folder / NAME, json.dumps(found, indent=2) + "\n")
 
 

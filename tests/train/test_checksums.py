@@ -12,7 +12,7 @@ from train import checksums
 def folder(tmp_path: Path) -> Path:
     """A folder of two files and another folder, with their checksums."""
     (tmp_path / "logs").mkdir()
-    for name in ("metrics.json", "predictions.csv", "logs/events"):
+    for name in ("metrics.json", "predictions.csv", "curves.png", "logs/events"):
         (tmp_path / name).write_text(name)
     checksums.write(tmp_path)
     return tmp_path
@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
         (lambda folder: (folder / "predictions.csv").write_text("predictions.cs"), ["predictions.csv"]),
         (lambda folder: (folder / "predictions.csv").write_bytes(bytes(15)), ["predictions.csv"]),
         (lambda folder: (folder / "logs" / "events").unlink(), []),
+        (lambda folder: (folder / "curves.png").unlink(), []),
         (lambda folder: (folder / "report.html").write_text("added later"), []),
         (lambda folder: (folder / "checksums.json").unlink(), []),
         (lambda folder: (folder / "checksums.json").write_text("{"), ["checksums.json"]),
