@@ -47,7 +47,7 @@ def measure(
         threshold: with two classes, the one that was chosen.
 
     Returns:
-        `split`, and by class in `classes`: the numbers of `originals` and `augmented` images and of their `patients`;
+        `split`, the `precision` of the activations (training images have that of training), and by class in `classes`: the numbers of `originals` and `augmented` images and of their `patients`;
         `probe`, the AUROC with which logistic regression on the frozen backbone's pooled output distinguishes augmented images
         from originals of other patients; `score`, the AUROC of the model's predicted probability (of the positive class;
         of several classes, of the image's own) for distinguishing them, above 0.5 where augmented images get the higher one;
@@ -70,7 +70,7 @@ def measure(
     for index, label in enumerate(dataset.classes):
         of = labels == index
         found[label] = _of_class(augmented[of], groups[of], pooled[of], scores[of], right[of])
-    return {"split": split, "classes": found}
+    return {"split": split, "precision": share.features.engine.precision, "classes": found}
 
 
 def _compared(dataset: Dataset, activations: Activations) -> tuple[str | None, Share]:

@@ -190,4 +190,9 @@ def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
         said.append(
             "The validation images are not augmented, so training images were compared, which the model has learnt."
         )
+        if measured.get("precision", "float32") != "float32":
+            said.append(
+                f"These figures come from the activations that it was trained on, in {measured['precision']}; all others are "
+                "the saved model's, in float32."
+            )
     return said, pd.DataFrame(rows)

@@ -161,4 +161,7 @@ def test_it_is_said_in_words(weight: float, expected: str) -> None:
     assert ("augmented_share: even" in " ".join(said)) == (weight < 0)
     assert table.iloc[:, 0].tolist() == list(CLASSES)
     assert "nan" not in table.to_string()
+    assert "bfloat16" not in " ".join(said)
+    trained = {"frozen": {"augmentation": found | {"precision": "bfloat16"}}}
+    assert "trained on, in bfloat16" in " ".join(results.augmentation(run._replace(metrics=trained))[0])
     assert results.augmentation(run._replace(metrics={"frozen": {}}))[0] == []
