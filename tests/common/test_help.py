@@ -24,7 +24,8 @@ ALL = [*commands(augment.cli.main, "python -m augment"), *commands(train.cli.mai
 @pytest.mark.parametrize(("name", "command"), ALL, ids=[name for name, _ in ALL])
 def test_a_command_has_an_example_and_a_help_for_each_option(name: str, command: click.Command) -> None:
     """The example begins as it is typed, and no option is left to its name."""
-    text = command.get_help(click.Context(command, info_name=name))
+    # A command keeps the help option that it is first asked for, so with the names that the programs give it.
+    text = command.get_help(click.Context(command, info_name=name, help_option_names=["-h", "--help"]))
     assert "Example:" in text
     assert f"  {name}" in text
     for option in command.params:
