@@ -126,6 +126,7 @@ def test_hostile_names_stay_text(drawn_run: DrawnRun, tmp_path: Path) -> None:
         file = hostile / name
         for label, evil in zip(("class0", "class1"), HOSTILE, strict=True):
             file.write_text(file.read_text().replace(label, json.dumps(evil)[1:-1] if "json" in name else evil))
+    (hostile / "checksums.json").unlink()
     settings = json.loads((hostile / "settings.json").read_text())
     (hostile / "settings.json").write_text(json.dumps(settings | {"notice": "</p><iframe>\ud800", "backbone": "<i>"}))
     shown = write(hostile, root=tmp_path)
