@@ -45,8 +45,11 @@ study: source  ## Build the study's three sets and an even one, train on each, a
 	@$(PY) -m train compare $(STUDY) && $(PY) -m train report $(STUDY)
 
 test: lint  ## Lint, check formats and types, and run all tests
-	@$(PY) -m pytest tests/augment tests/common tests/manifests tests/test_installed.py; first=$$?; \
-		$(PY) -m pytest tests/train && exit $$first  # a process of their own: TensorFlow stays in memory
+	@failed=0; for part in "tests/augment tests/common tests/manifests tests/test_installed.py" \
+		"tests/train/evaluation tests/train/features" \
+		"tests/train --ignore tests/train/evaluation --ignore tests/train/features"; do \
+		$(PY) -m pytest $$part || failed=1; \
+	done; exit $$failed  # processes of their own: TensorFlow stays in memory
 
 quick: $(VENV)/ready-dev  ## Run the tests that take seconds
 	@$(PY) -m pytest -m "not slow"
