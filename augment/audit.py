@@ -170,7 +170,7 @@ def _declared(name: str, look: _Look) -> dict[str, Any]:
 def _same(images: pd.DataFrame, column: str) -> list[dict[str, Any]]:
     """Groups of files that have the same value in a column."""
     twice = images[images[column].duplicated(keep=False)]
-    return sorted((_told(alike) for _, alike in twice.groupby(column)), key=lambda found: found["files"])
+    return sorted((_described(alike) for _, alike in twice.groupby(column)), key=lambda found: found["files"])
 
 
 def _near_identical(images: pd.DataFrame, phashes: bytes, distance: int) -> list[dict[str, Any]]:
@@ -184,11 +184,11 @@ def _near_identical(images: pd.DataFrame, phashes: bytes, distance: int) -> list
         for row, column in np.argwhere(bits <= distance):
             if column > row and pixels[start + row] != pixels[start + column]:
                 pair = images.iloc[[start + row, start + column]]
-                pairs.append({**_told(pair), "distance": int(bits[row, column])})
+                pairs.append({**_described(pair), "distance": int(bits[row, column])})
     return pairs
 
 
-def _told(alike: pd.DataFrame) -> dict[str, Any]:
+def _described(alike: pd.DataFrame) -> dict[str, Any]:
     """Which files are alike and whether that crosses splits or classes."""
     across = [
         f"across {what}" for what, column in (("splits", "split"), ("classes", "label")) if len(set(alike[column])) > 1

@@ -94,7 +94,7 @@ class BuildPlan(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """What a user should know of this set before trusting a number that is measured on it."""
-        found = [self.groups.warning] if self.groups.warning else []
+        found = list(filter(None, [self.groups.warning]))
         for split, label in self.planned.absent:
             found.append(
                 f"class {label} has no image in {split}: what is measured there says nothing of {label}, and figures that "

@@ -132,8 +132,7 @@ def compare(runs: Sequence[Place]) -> "pd.DataFrame":
     from train.evaluation import compare as stage
     from train.evaluation import results
 
-    folders = {Path(run).resolve(): Path(run) for run in runs}  # one that is named twice is compared once
-    finished = [results.read(run) for run in folders.values()]
+    finished = [results.read(run) for run in results.distinct(map(Path, runs))]
     with progress("comparisons", "pairs") as show:
         return stage.differences(finished, show)
 

@@ -30,7 +30,7 @@ from common.images.pictures import (
     orientation_of,
     upright,
 )
-from common.images.samples import Range, right_justified
+from common.images.samples import Range, from_fewer_bits
 
 __all__ = [
     "Header",
@@ -303,13 +303,14 @@ def _png(data: bytes, max_pixels: int, span: Range | None) -> Picture:
         if whole.colour == 0 and whole.transparent and key < 2**whole.bits < 256:
             # Pillow scales the samples, and not the one that is transparent.
             image.info["transparency"] = key * 255 // (2**whole.bits - 1)
-        fits = 0 < whole.significant < whole.bits == 8 and not whole.transparent and whole.colour != 3
-        colours = np.asarray(image)[..., :-1] if whole.alpha else np.asarray(image)
-        fits = fits and int(colours.max()) < 2**whole.significant
+        is_right_justified = False
+        if 0 < whole.significant < whole.bits == 8 and not whole.transparent and whole.colour != 3:
+            colours = np.asarray(image)[..., :-1] if whole.alpha else np.asarray(image)
+            is_right_justified = bool(colours.max() < 2**whole.significant)
         found = of_pillow(image)
-        if fits:
-            pixels, note = right_justified(found.pixels, whole.significant)
-            found = found._replace(pixels=pixels, notes=(*found.notes, *note))
+        if is_right_justified:
+            pixels, note = from_fewer_bits(found.pixels, whole.significant)
+            found = found._replace(pixels=pixels, notes=(*found.notes, note))
         return found._replace(notes=(*whole.notes, *found.notes))
 
 

@@ -73,13 +73,11 @@ def levels(deep: Deep, value_range: Range | None) -> Scaled:
     return Scaled(scaled, most, few, tuple(notes))
 
 
-def right_justified(pixels: NDArray[np.uint8], depth: int) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Scale 8-bit samples that declare fewer bits to all 256 levels, if they are right-justified; and a note."""
-    if pixels.max() >= 2**depth:
-        return pixels, ()
+def from_fewer_bits(pixels: NDArray[np.uint8], depth: int) -> tuple[NDArray[np.uint8], str]:
+    """Scale samples that use the lower `depth` of their 8 bits to all 256 levels; and a note."""
     scaled = np.empty_like(pixels)
     _scale(pixels, Range(0, 2**depth - 1), scaled)
-    return scaled, (_SIGNIFICANT.format(depth, 8),)
+    return scaled, _SIGNIFICANT.format(depth, 8)
 
 
 def _span(deep: Deep, least: float, most: float, notes: list[str]) -> Range:

@@ -10,6 +10,8 @@ from common.console import as_json, at_root, one_line_errors, print_json, quiet,
 from train.console import RESUME, table
 from train.settings import Settings
 
+_DEFAULTS = Settings()
+
 
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
@@ -17,47 +19,57 @@ from train.settings import Settings
     "--run", "run", type=click.Path(path_type=Path), help="Where the results go.  [default: runs/NAME OF THE MANIFEST]"
 )
 @click.option(
-    "--weights", default="imagenet", metavar="imagenet|random|FILE", help="The backbone's weights.", show_default=True
+    "--weights",
+    default=_DEFAULTS.weights,
+    metavar="imagenet|random|FILE",
+    help="The backbone's weights.",
+    show_default=True,
 )
 @click.option(
     "--backbone",
-    default="resnet50v2",
+    default=_DEFAULTS.backbone,
     type=click.Choice(["resnet50v2", "resnet101v2", "resnet152v2"]),
     help="The network under the new dense layer: ResNetV2 with 50, 101 or 152 layers.",
     show_default=True,
 )
 @click.option(
     "--epochs",
-    default=10,
+    default=_DEFAULTS.epochs,
     type=click.IntRange(1),
     help="Most epochs with the backbone frozen; training stops earlier when the validation loss no longer falls.",
     show_default=True,
 )
 @click.option(
     "--fine-tune-epochs",
-    default=10,
+    default=_DEFAULTS.fine_tune_epochs,
     type=click.IntRange(0),
     help="Most epochs of fine-tuning; 0: none.",
     show_default=True,
 )
 @click.option(
     "--fine-tune-layers",
-    default=5,
+    default=_DEFAULTS.fine_tune_layers,
     type=click.IntRange(0),
     help="How many of the backbone's last layers are fine-tuned.",
     show_default=True,
 )
-@click.option("--batch-size", default=32, type=click.IntRange(1), help="Images in a training step.", show_default=True)
+@click.option(
+    "--batch-size",
+    default=_DEFAULTS.batch_size,
+    type=click.IntRange(1),
+    help="Images in a training step.",
+    show_default=True,
+)
 @click.option(
     "--learning-rate",
-    default=1e-3,
+    default=_DEFAULTS.learning_rate,
     type=click.FloatRange(0, min_open=True),
     help="Adam's, with the backbone frozen.",
     show_default=True,
 )
 @click.option(
     "--fine-tune-learning-rate",
-    default=1e-5,
+    default=_DEFAULTS.fine_tune_learning_rate,
     type=click.FloatRange(0, min_open=True),
     help="Adam's, while fine-tuning.",
     show_default=True,
@@ -71,7 +83,7 @@ from train.settings import Settings
 )
 @click.option(
     "--class-weight",
-    default="none",
+    default=_DEFAULTS.class_weight,
     type=click.Choice(["none", "balanced"]),
     help="balanced: the loss of each class weighs the same in all, however few images it has.",
     show_default=True,
@@ -91,7 +103,7 @@ from train.settings import Settings
 )
 @click.option(
     "--seed",
-    default=0,
+    default=_DEFAULTS.seed,
     type=click.IntRange(0, 2**31 - 1),
     help="Of the new layer's first weights and of the order of the images.",
     show_default=True,

@@ -24,8 +24,7 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
         from train.evaluation import compare as difference
         from train.evaluation import results
 
-        runs = tuple({run.resolve(): run for run in runs}.values())  # one that is named twice is compared once
-        say(table(results.overview([results.read(run) for run in runs])))
+        say(table(results.overview([results.read(run) for run in results.distinct(runs)])))
         found = train.compare(runs)
         print_json(json.loads(found.to_json(orient="records")))
         if len(found):

@@ -1,6 +1,7 @@
 """Finished runs, read from their folders, summed up, and set beside the original study's."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -51,6 +52,11 @@ def are_classes(classes: object) -> TypeGuard[list[str]]:
         and all(isinstance(name, str) for name in classes)
         and len(set(classes)) == len(classes) >= 2
     )
+
+
+def distinct(runs: Iterable[Path]) -> list[Path]:
+    """The folders in their order, one that is named twice, in whatever way, once."""
+    return list({run.resolve(): run for run in runs}.values())
 
 
 def read(run: Path) -> Finished:

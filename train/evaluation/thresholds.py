@@ -83,7 +83,7 @@ def temperature(labels: Labels, probabilities: Floats) -> float:
 def is_at_limit(value: float) -> bool:
     """Whether a temperature is as far from 1 as is looked: the loss has no minimum in between.
 
-    So it is where validation is told apart without a fault, and where its probabilities say nothing of the classes.
+    So it is where validation is separated without an error, and where its probabilities say nothing of the classes.
     """
     return abs(float(np.log(value))) > _MOST_LOG_TEMPERATURE - 0.01
 

@@ -77,7 +77,7 @@ def write(runs: list[Path], root: Path, out: Path, load_heat: LoadHeat, progress
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise PageError(f"--out {out} should end in .html")
-    folders = list({run.resolve(): run for run in runs}.values())
+    folders = results.distinct(runs)
     finished = [_read(run, name) for run, name in zip(folders, _names(folders), strict=True)]
     sections = []
     for number, (folder, run) in enumerate(zip(folders, finished, strict=True), 1):

@@ -1,4 +1,4 @@
-"""Which images of a set its figures show: little enough to hand to another process."""
+"""Which images of a set its figures show."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +11,7 @@ VARIANTS = 5  # images a class that augmentation is shown by
 
 
 class Samples(NamedTuple):
-    """What two of the figures show of a set, little enough to hand to another process."""
+    """What two of the figures show of a set."""
 
     title: str
     size: tuple[int, int]  # width, height
@@ -20,7 +20,7 @@ class Samples(NamedTuple):
 
 
 def choose(dataset: "Dataset", root: Path) -> Samples:
-    """Choose what `of_set` is to show; the sources lie where the card says, seen from `root`."""
+    """Choose what is shown; the sources lie where the card says, seen from `root`."""
     names = dataset.rows.loc[dataset.rows["variant"] == 0, "source"].sort_values().tolist()
     source = root / dataset.card.get("source", "")
     originals = [source / name for name in names[:: max(1, len(names) // PAIRS)][:PAIRS]]
