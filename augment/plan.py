@@ -108,7 +108,7 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
 def _lack(sources: pd.DataFrame, in_pool: "pd.Series[bool]", split: str, label: str, recipe: Recipe) -> str:
     """Why a class has no source in a split that needs one, and what to do."""
     pool = sources[in_pool]
-    if pool.empty and split == "train":
+    if pool.empty and (sources["split"] != "train").all():
         own = " and ".join(sorted(sources["split"].unique()))
         return f"no image to train on: all lie in the source's own {own} folder; put the others beside it, in train"
     groups = pool.loc[pool["label"] == label, "unit"].nunique()
