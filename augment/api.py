@@ -48,7 +48,7 @@ def build(
 
     Args:
         recipe: a recipe of augment/recipes by name, or the path of a YAML file.
-        source: the folder of class folders; never written to.
+        source: the folder of class folders, or a list of images (CSV, TSV, Parquet); never written to.
         root: the folder that the manifest's paths are relative to.
         images: the folder for the images, inside `root`; None: data/augmented/RECIPE.
         manifest: the CSV file; None: manifests/RECIPE.csv in `root`.
@@ -67,7 +67,7 @@ def build(
 
         place = Placed(
             Path(root),
-            Path(source),
+            scanned.folder,
             Path(images or Path(root, "data", "augmented", loaded.name)),
             Path(manifest or Path(root, "manifests", f"{loaded.name}.csv")),
         )
@@ -93,7 +93,7 @@ def dry_run(recipe: str, source: Place, **options: Unpack[Options]) -> "BuildPla
         from augment import building
 
         with progress("decoding", "files") as show:
-            return building.dry_run(scanned, loaded, Path(source), executor, show, **_drops(options))
+            return building.dry_run(scanned, loaded, scanned.folder, executor, show, **_drops(options))
 
 
 def _drops(options: Options) -> dict[str, bool]:
@@ -117,5 +117,5 @@ def _scanned(name: str, source: Path, options: Options) -> "Iterator[tuple[Recip
         from augment.sources.scan import scan
 
         with progress("reading", "files") as show:
-            scanned = scan(source, recipe.group, workers, show)
+            scanned = scan(source, recipe.group, workers, show, recipe.list)
         yield recipe, scanned, executor

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from augment.list_format import ListFormat
 from augment.rendering.scheduler import results
 from augment.sources.groups import describe_groups
 from augment.sources.layout import Rejected
@@ -59,7 +60,13 @@ class _File(NamedTuple):
 
 
 def audit(
-    source: Path, group: str, distance: int, max_pixels: int, workers: int, progress: Callable[[int, int], None]
+    source: Path,
+    group: str,
+    distance: int,
+    max_pixels: int,
+    workers: int,
+    progress: Callable[[int, int], None],
+    list_format: ListFormat | None = None,
 ) -> Audit:
     """Look at every image of a source folder.
 
@@ -72,15 +79,16 @@ def audit(
         max_pixels: an image that declares more is reported as unreadable.
         workers: processes that decode.
         progress: called with (images done, images in all).
+        list_format: as `scan` takes it.
 
     Raises:
         ScanError: as `scan` has it.
         DispatchError: as `results` has it. An image that crashes its decoder is reported as unreadable instead.
     """
     with ProcessPool(workers, [__name__]) as executor:  # it imports while the sources are read
-        scanned = scan(source, group, workers)
+        scanned = scan(source, group, workers, list_format=list_format)
         images = scanned.sources
-        looks, unreadable = _look_at_all(source, images, max_pixels, executor, progress)
+        looks, unreadable = _look_at_all(scanned.folder, images, max_pixels, executor, progress)
     seen = images[images["source"].isin(looks)].reset_index(drop=True)
     found = [looks[name] for name in seen["source"]]
     seen["pixels"] = [look.pixels for look in found]
@@ -97,7 +105,7 @@ def audit(
         "height": _spread(look.height for look in found),
         "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
         "groups": seen["group"].nunique(),
-        "groups_unknown": describe_groups(seen, group).warning,
+        "groups_unknown": describe_groups(seen, group, scanned.list_format).warning,
         "groups_in_several_splits": split_groups,
         "byte_identical": same_bytes,
         "pixel_identical": [found for found in same_pixels if found["files"] not in [s["files"] for s in same_bytes]],

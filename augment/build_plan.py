@@ -3,8 +3,9 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -63,7 +64,7 @@ class BuildPlan(NamedTuple):
         """How the groups of its sources were found, as far as they are readable."""
         sources = self.scanned.sources
         unreadable = sources["source"].isin([entry.source for entry in self.unreadable])
-        return describe_groups(sources[~unreadable], self.recipe.group)
+        return describe_groups(sources[~unreadable], self.recipe.group, self.scanned.list_format)
 
     @property
     def making(self) -> dict[str, Any]:
@@ -102,8 +103,8 @@ class BuildPlan(NamedTuple):
             )
         return found + unevenness(self.planned.rows)
 
-    def card(self, source: str, images: str) -> dict[str, Any]:
-        """The card, as manifests/README.md has it, with the folders as given."""
+    def card(self, relative: Callable[[Path], str], images: Path) -> dict[str, Any]:
+        """The card, as manifests/README.md has it; `relative` gives a path as it stands there."""
         counts: dict[str, dict[str, dict[str, int]]] = {}
         for row in self.counts.itertuples():
             counts.setdefault(row.split, {})[row.label] = {
@@ -113,8 +114,9 @@ class BuildPlan(NamedTuple):
         return {
             "name": self.recipe.name,
             "notice": self.scanned.notice,
-            "source": source,
-            "images": images,
+            "source": relative(self.scanned.folder),
+            "list": relative(self.scanned.list_file) if self.scanned.list_file else None,
+            "images": relative(images),
             "recipe": self.recipe.as_dict(),
             "on_leak": "drop" if self.drop_leaks else "error",
             "on_conflict": "drop" if self.drop_conflicts else "error",

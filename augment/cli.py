@@ -35,7 +35,10 @@ def main() -> None:
     help="A recipe of augment/recipes, or a YAML file.",
 )
 @click.option(
-    "--source", required=True, type=click.Path(path_type=Path), help="The folder of class folders; never written to."
+    "--source",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The folder of class folders, or a list of images (CSV, TSV, Parquet); never written to.",
 )
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Where the images go.  [default: data/augmented/RECIPE]"
@@ -80,7 +83,8 @@ def build(
 ) -> None:
     """Build a set: split by patient, balance, augment, write images and manifest.
 
-    SOURCE holds CLASS/* or {train,val,test}/CLASS/*. Run it again and only what differs is rendered.
+    SOURCE holds CLASS/* or {train,val,test}/CLASS/*, or is a list with the columns path and label, or those that the
+    recipe's section `list` names. Run it again and only what differs is rendered.
 
     \b
     Example:
@@ -161,7 +165,15 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--group", help="Who an image shows: a regular expression on file names.  [default: Kermany's naming]")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="original",
+    show_default=True,
+    metavar="NAME_OR_FILE",
+    help="A recipe whose `group`, `max_pixels` and `list` say how SOURCE is read.",
+)
+@click.option("--group", help="Who an image shows: a regular expression on file names.  [default: the recipe's]")
 @click.option(
     "--distance",
     default=20,
@@ -170,7 +182,7 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
     help="Bits of 256 by which the perceptual hashes of near-identical images differ.",
 )
 @click.option(
-    "--max-pixels", type=click.IntRange(1), help="An image that declares more is not decoded.  [default: 178,956,970]"
+    "--max-pixels", type=click.IntRange(1), help="An image that declares more is not decoded.  [default: the recipe's]"
 )
 @click.option(
     "--json",
@@ -190,6 +202,7 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
 @quiet
 def audit(
     source: Path,
+    recipe_name: str,
     group: str | None,
     distance: int,
     max_pixels: int | None,
@@ -198,24 +211,26 @@ def audit(
     workers: int,
     **_: bool,
 ) -> None:
-    """Look at SOURCE before building: counts, formats, unreadable files, leaks between splits, look-alikes.
+    """Look at SOURCE, a folder or a list, before building: counts, formats, unreadable files, leaks, look-alikes.
 
     \b
     Example:
       python -m augment audit data/chest_xray
+      python -m augment audit Data_Entry_2017.csv --recipe nih.yaml
       python -m augment audit data/chest_xray --group 'person(\\d+)'  # by number alone
     """
     with one_line_errors():
         import json
 
         from augment import audit as stage
-        from augment.recipe import KERMANY, resolve
-        from common.images import MAX_PIXELS
+        from augment.recipe import load, resolve
         from manifests.contract import write_atomically
 
-        pattern = resolve("audit", {"group": group or KERMANY}, "--group").group
+        recipe = load(recipe_name)
+        pattern = resolve("audit", {"group": group or recipe.group}, "--group").group
         with progress("looking", "images") as show:
-            found = stage.audit(source, pattern, distance, max_pixels or MAX_PIXELS, workers, show)
+            limit = max_pixels or recipe.max_pixels
+            found = stage.audit(source, pattern, distance, limit, workers, show, recipe.list)
         if json_file == _STDOUT:
             click.get_current_context().params["as_json"] = True
             print_json(found.report)

@@ -26,8 +26,12 @@ def print_build_plan(build_plan: "BuildPlan") -> None:
     say(table.to_string(index=False, formatters=dict.fromkeys(("Sources", "Images"), "{:,}".format)))
     if rejected := build_plan.rejected:
         first = rejected[0]
-        say(f"Rejected {len(rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}")
-        others = Counter(entry.reason for entry in rejected if entry.reason != first.reason)
+        others = Counter(entry.reason for entry in rejected)
+        alike = others.pop(first.reason)
+        of_these = f" ({alike:,} for this reason)" if 1 < alike < len(rejected) else ""
+        say(
+            f"Rejected {len(rejected):,}, each with its reason in the card; first: {first.source}: {first.reason}{of_these}"
+        )
         for reason, count in others.most_common(_MOST):
             example = next(entry.source for entry in rejected if entry.reason == reason)
             say(f"  and {count:,} such as {example}: {reason}")

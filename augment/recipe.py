@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from augment import list_format
+from augment.list_format import ListFormat
 from common.errors import UserError
 from common.images import MAX_PIXELS
 
@@ -65,6 +67,7 @@ class Recipe:
     value_range: tuple[float, float] | None = None  # samples of more than 8 bits that are black, white; None: declared
     seed: int = 0
     group: str = KERMANY  # matched at the start of a file name; its first group is whom the image shows
+    list: ListFormat | None = None  # how a list of images is read, where the source is one
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values, for the card."""
@@ -72,6 +75,7 @@ class Recipe:
             "size": list(self.size),
             "augment": list(self.augment),
             "value_range": list(self.value_range) if self.value_range else None,
+            "list": self.list.as_dict() if self.list else None,
         }
         return {**asdict(self), **lists, "transforms": json.loads(self.transforms)}
 
@@ -166,6 +170,8 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked["seed"] = whole("seed", checked["seed"], 0, 2**63 - 1)
     if "group" in checked:
         checked["group"] = _pattern(checked["group"], path)
+    if checked.get("list") is not None:
+        checked["list"] = list_format.resolve(checked["list"], path)
     if "transforms" in checked:
         checked["transforms"] = _transforms(checked["transforms"], path)
     recipe = Recipe(name=name, **checked)

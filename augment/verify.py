@@ -175,7 +175,9 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
     """Build a set again from its card, if that gives just the same set; what is not of it is set aside."""
     recipe = _recipe(card)
     leaks, conflicts = card.get("on_leak") == "drop", card.get("on_conflict") == "drop"
-    scanned = scan(place.source, recipe.group, os.cpu_count() or 1)
+    listed = card.get("list")
+    source = place.root / listed if isinstance(listed, str) else place.source
+    scanned = scan(source, recipe.group, os.cpu_count() or 1, list_format=recipe.list)
     try:
         unreadable = known_unreadable(scanned, recipe, card)
     except TypeError as error:  # the card was tampered with

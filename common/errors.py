@@ -1,5 +1,15 @@
-"""The one base of all errors that are the user's to mend."""
+"""The one base of all errors that are the user's to mend, and what their messages have in common."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """The message is one line that names the value and the fix; the command line prints it and exits with code 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A known name that is like one that isn't, as the end of a message; nothing if none is."""
+    by_folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, 1)
+    return f"; did you mean {by_folded[close[0]]}?" if close else ""

@@ -1,6 +1,5 @@
 """A recipe's transforms: KerasAffine, and albumentations', which are known here and nowhere else."""
 
-import difflib
 import inspect
 import json
 import os
@@ -15,6 +14,7 @@ import numpy as np
 from augment.recipe import KERAS_AFFINE, RecipeError
 from augment.rendering.affine import KerasAffine, warp
 from augment.rendering.tasks import Style
+from common.errors import did_you_mean
 from common.images.pixels import Pixels
 
 # albumentations takes longer to import than half a thousand images take to render, so it is imported where a
@@ -84,7 +84,7 @@ def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
         known = [each for each, of in vars(A).items() if isinstance(of, type) and issubclass(of, A.BasicTransform)]
         raise RecipeError(
             f"transform {name!r} is not known; expected {KERAS_AFFINE} or a name from albumentations "
-            f"{A.__version__}{_did_you_mean(name, [KERAS_AFFINE, *known])}"
+            f"{A.__version__}{did_you_mean(name, [KERAS_AFFINE, *known])}"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # albumentations only warns of a parameter it doesn't know
@@ -133,15 +133,8 @@ def expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) -> 
 def _not_taken(name: str, kind: Callable[..., Any], given: dict[str, Any], error: Exception) -> str:
     """The message for parameters that a transform doesn't take, with one that may be meant."""
     known = list(inspect.signature(kind).parameters)
-    close = next(filter(None, (_did_you_mean(key, known) for key in given if key not in known)), "")
+    close = next(filter(None, (did_you_mean(key, known) for key in given if key not in known)), "")
     return f"transform {name} does not take {json.dumps(given)}: {_one_line(error)}{close}"
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    """A known name that is like one that isn't, as the end of a message; nothing if none is."""
-    by_folded = {each.casefold(): each for each in known}
-    close = difflib.get_close_matches(name.casefold(), by_folded, 1)
-    return f"; did you mean {by_folded[close[0]]}?" if close else ""
 
 
 def _one_line(error: Exception) -> str:

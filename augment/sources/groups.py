@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from augment.list_format import ListFormat
 from augment.sources.layout import Listed
 
 # How names commonly begin with a patient: up to a separator, or letters and a number, or a number.
@@ -16,13 +17,14 @@ _LEAST_SHARE = 0.5  # of the names that must show a group, for groups to pass fo
 
 
 class Groups(NamedTuple):
-    """How the groups of a source were found: `matched` of `of` files by the pattern or by an inner folder."""
+    """How the groups of a source were found: `matched` of `of` files by the pattern, an inner folder or a list's column."""
 
     pattern: str
     matched: int
     of: int
     example: str = ""  # a name that the pattern doesn't match
     suggestion: str = ""  # a pattern that would match most names and join several files each
+    list_format: ListFormat | None = None  # how the list was read, of a source that is one
 
     @property
     def are_known(self) -> bool:
@@ -34,6 +36,17 @@ class Groups(NamedTuple):
         """What to say where names don't match; empty if all do."""
         if self.matched == self.of:
             return ""
+        if self.list_format and self.list_format.group:
+            return (
+                f"the column {self.list_format.group} names no group for {self.of - self.matched:,} of {self.of:,} images (not for "
+                f"{self.example}), so each of those counts as a patient of its own, and a patient may be in several splits"
+            )
+        if self.list_format and not self.matched:
+            return (
+                f"the list names no groups, so each of its {self.of:,} images counts as a patient of its own, and a patient may be "
+                "in several splits; in the recipe, give the column of the patient, `list: {group: COLUMN}`, or a `group` pattern "
+                "that finds it in the path"
+            )
         advice = (
             f"in the recipe, try `group: '{self.suggestion}'`"
             if self.suggestion
@@ -67,21 +80,40 @@ def find_groups(files: Sequence[Listed], pattern: str, default: str) -> list[str
     return found
 
 
-def describe_groups(sources: pd.DataFrame, pattern: str) -> Groups:
+def groups_of_list(files: pd.DataFrame, pattern: str, default: str) -> list[str]:
+    """The group of each image of a list: as its column says, or by a pattern, or else the path itself.
+
+    Args:
+        files: with the columns source and group, empty where the list names none.
+        pattern: searched in the whole path, unless it is the default, which is matched at the start of a file's name.
+        default: as `find_groups` takes it.
+    """
+    by_path = (lambda path: _by_name(path, pattern)) if pattern == default else (lambda path: _searched(path, pattern))
+    named = zip(files["source"], files["group"], strict=True)
+    return [group or by_path(source) or source for source, group in named]
+
+
+def describe_groups(sources: pd.DataFrame, pattern: str, list_format: ListFormat | None = None) -> Groups:
     """How the groups of some sources were found.
 
     Args:
         sources: of the table that `scan` gives; those that are no images say nothing of names.
         pattern: that their groups were looked for by.
+        list_format: how the list was read, of a source that is one.
     """
     unknown = sources.loc[sources["group"] == sources["source"], "source"]
     names = [name.rpartition("/")[2] for name in unknown]
     example, suggestion = (names[0], _suggest(names)) if names else ("", "")
-    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion)
+    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion, list_format)
 
 
 def _by_name(source: str, pattern: str) -> str:
     match = re.match(pattern, source.rpartition("/")[2])
+    return unicodedata.normalize("NFC", match[1]) if match and match[1] else ""
+
+
+def _searched(path: str, pattern: str) -> str:
+    match = re.search(pattern, path)
     return unicodedata.normalize("NFC", match[1]) if match and match[1] else ""
 
 

@@ -7,7 +7,7 @@ Every file below the source folder is either listed or rejected.
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ BESIDE = "beside the folders train, val and test"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SPLIT_NAMES = re.compile(
-    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))(?:[ _-]?(?:set|data|images|split))?",
+    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:at(?:e|ion))?)?|dev)|(?P<test>test(?:ing)?))(?:[ _-]?(?:set|data|images|split))?",
     re.IGNORECASE,
 )
 # What splits are called in other ways, as 01_train, eval-set or fold3 are.
@@ -82,6 +82,31 @@ def read_layout(source: Path) -> Layout:
         files += _files_of_class(folder, source, split, label, rejected)
     _expect_distinct(labels, source)
     return Layout(sorted(files), sorted(rejected), sorted(labels))
+
+
+def files_below(folder: Path) -> tuple[list[str], list[Rejected]]:
+    """The files in a folder and its inner ones, however deep, relative to it and sorted, and what can't be a source.
+
+    Raises:
+        ScanError: a folder can't be listed.
+    """
+    rejected: list[Rejected] = []
+    return sorted(_relative(entry, folder) for entry in _files_below(folder, folder, rejected)), sorted(rejected)
+
+
+def expect_class_names(labels: Iterable[str], source: Path) -> None:
+    """Refuse classes, of a list, with names that no folder of a set can have, or that look the same.
+
+    Raises:
+        ScanError: naming the class.
+    """
+    for label in labels:
+        if _UNPRINTABLE.search(label) or "/" in label or label.startswith(".") or _DRIVE.match(label):
+            raise ScanError(
+                f"{source}: the class {label!a} can't name a folder; rename it in the list, without /, \\, control characters "
+                "or a dot in front"
+            )
+    _expect_distinct({label: label for label in labels}, source)
 
 
 def split_of(name: str) -> str:
@@ -216,16 +241,16 @@ def _files_of_class(
             rejected += _reject(entry, source, "a folder of masks or labels beside one of images")
         else:
             inner = "" if _IMAGE_FOLDERS.fullmatch(entry.name) else unicodedata.normalize("NFC", entry.name)
-            for file in _files_below(entry, source, rejected):
+            for file in _files_below(entry.path, source, rejected):
                 yield Listed(_relative(file, source), split, label, inner)
 
 
-def _files_below(folder: os.DirEntry[str], source: Path, rejected: list[Rejected]) -> Iterator[os.DirEntry[str]]:
-    for entry in _entries(folder.path):
+def _files_below(folder: Path | str, source: Path, rejected: list[Rejected]) -> Iterator[os.DirEntry[str]]:
+    for entry in _entries(folder):
         is_folder = entry.is_dir(follow_symlinks=False)
         if not _is_refused(entry, source, rejected, want_file=not is_folder):
             if is_folder:
-                yield from _files_below(entry, source, rejected)
+                yield from _files_below(entry.path, source, rejected)
             else:
                 yield entry
 

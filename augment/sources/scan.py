@@ -1,4 +1,4 @@
-"""Source folder -> table of source images, and the files that are none.
+"""Source folder or list -> table of source images, and the files that are none.
 
 Nothing is decoded here: a file's first bytes show whether it is an image at all, and its bytes are hashed, since the
 checksum is what seeds, duplicates and reuse go by. What can't be a source is rejected with a reason; nothing that was
@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from augment.list_format import ListFormat
 from augment.recipe import KERMANY
-from augment.sources.groups import find_groups
-from augment.sources.layout import NOTICE, Layout, Listed, Rejected, ScanError, read_layout, suggest
+from augment.sources.groups import find_groups, groups_of_list
+from augment.sources.layout import NOTICE, Rejected, ScanError, read_layout, suggest
+from augment.sources.lists import read_list, usual_format
 from common.images.formats import FORMATS, HEAD, looks_like_image
 
 _CHUNK = 64  # files a thread hashes at a time
@@ -28,64 +30,87 @@ Progress = Callable[[int, int], None]
 
 
 class Scan(NamedTuple):
-    """What lies in a source folder.
+    """What a source has.
 
-    `sources` has the string columns source (POSIX, relative to the source folder), split (train, val, test,
-    or empty where the folder has no splits), label, group and source_sha256, sorted by source.
+    `sources` has the string columns source (POSIX, relative to `folder`), split (train, val, test, or empty where there
+    are no splits), label, group and source_sha256, sorted by source. `list_file` is the list, or the folder of lists, that
+    was read by `list_format`; both are None for a folder of class folders.
     """
 
     sources: pd.DataFrame
     rejected: list[Rejected]
     notice: str
+    folder: Path
+    list_file: Path | None = None
+    list_format: ListFormat | None = None
 
 
-def scan(source: Path, group: str, workers: int, progress: Progress = lambda *_: None) -> Scan:
+def scan(
+    source: Path,
+    group: str,
+    workers: int,
+    progress: Progress = lambda *_: None,
+    list_format: ListFormat | None = None,
+) -> Scan:
     """List and hash the images of `source`.
 
     Args:
-        source: folder of class folders, or of train, val and test folders of class folders.
-        group: regular expression; its first group, found in a file's name, is whom the image shows.
+        source: folder of class folders, or of train, val and test folders of class folders; or a list of images.
+        group: regular expression; its first group is whom the image shows. It is matched at the start of a file's name,
+            and of a list without a column for that, searched in the whole path.
         workers: threads that read and hash.
         progress: called with (files done, files in all).
+        list_format: how a list is read; None: by its columns path, label, and group and split if it has them.
 
     Raises:
-        ScanError: no such folder, fewer than two classes with images in them, a class without any, or as `read_layout`
-            has it.
+        ScanError: no such folder or list, fewer than two classes with images in them, a class without any, or as
+            `read_layout` and `read_list` have it.
     """
-    if not source.is_dir():
-        raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class")
-    layout = read_layout(source)
-    images, digests, rejected = _hash_images(source, layout, workers, progress)
-    labels = {file.label for file in images}
-    if len({file.label for file in layout.files}) < 2:
-        raise ScanError(_too_few_classes(source, layout))
-    for label in layout.labels:
-        if label not in labels:
+    if source.is_file() or (list_format and list_format.files and source.is_dir()):
+        list_file, list_format = source, list_format or usual_format(source)
+        listing = read_list(source, list_format)
+        folder, files, rejected = listing.folder, listing.files, listing.rejected
+        labels = sorted(files["label"].unique())
+        files["group"] = groups_of_list(files, group, KERMANY)
+        hint = ""
+    elif not source.is_dir():
+        raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class, or a list")
+    elif list_format:
+        raise ScanError(f"{source} is a folder, and the recipe reads a list; give --source the list, or set list.files")
+    else:
+        list_file, layout = None, read_layout(source)
+        folder, rejected, labels = source, layout.rejected, layout.labels
+        files = pd.DataFrame([file[:3] for file in layout.files], columns=["source", "split", "label"], dtype=object)
+        files["group"] = find_groups(layout.files, group, KERMANY)
+        hint = "; expected SOURCE/CLASS/* or SOURCE/{train,val,test}/CLASS/*"
+        hint += f". {found}" if (found := suggest(source)) else ""
+    if files["label"].nunique() < 2:
+        raise ScanError(_too_few_classes(source, files, rejected, hint))
+    files, faulty = _with_digests(files, folder, workers, progress)
+    rejected = sorted([*rejected, *faulty])
+    _expect_images(labels, files, rejected, source)
+    return Scan(files, rejected, _notice(folder), folder, list_file, list_format)
+
+
+def _with_digests(
+    files: pd.DataFrame, folder: Path, workers: int, progress: Progress
+) -> tuple[pd.DataFrame, list[Rejected]]:
+    """The files that begin as images do, with their checksums, and the others."""
+    names = files["source"].tolist()
+    found = list(digest_all([f"{folder}/{name}" for name in names], workers, progress, images_only=True))
+    rejected = [Rejected(name, error) for name, (_, error) in zip(names, found, strict=True) if error]
+    files = files.assign(source_sha256=[sha256 for sha256, _ in found])
+    return files[files["source_sha256"] != ""].astype(object).reset_index(drop=True), rejected
+
+
+def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Rejected], source: Path) -> None:
+    """Refuse a class none of whose files is an image."""
+    with_images = set(files["label"])
+    for label in labels:
+        if label not in with_images:
             inside = (entry for entry in rejected if label in entry.source.split("/")[:-1])
             fault = next((f" ({entry.source}: {entry.reason})" for entry in inside), "")
             raise ScanError(f"{source}: class {label}: no readable image{fault}; add images or move the folder away")
-    groups = find_groups(images, group, KERMANY)
-    columns = ["source", "split", "label", "group", "source_sha256"]
-    rows = [
-        (file.source, file.split, file.label, of, sha256)
-        for file, of, sha256 in zip(images, groups, digests, strict=True)
-    ]
-    return Scan(pd.DataFrame(rows, columns=columns, dtype=object), rejected, _notice(source))
-
-
-def _hash_images(
-    source: Path, layout: Layout, workers: int, progress: Progress
-) -> tuple[list[Listed], list[str], list[Rejected]]:
-    """The files that begin as images do, their checksums, and all that is rejected, each sorted by path."""
-    images, digests, rejected = [], [], list(layout.rejected)
-    hashed = digest_all([f"{source}/{file.source}" for file in layout.files], workers, progress, images_only=True)
-    for file, (sha256, error) in zip(layout.files, hashed, strict=True):
-        if error:
-            rejected.append(Rejected(file.source, error))
-        else:
-            images.append(file)
-            digests.append(sha256)
-    return images, digests, sorted(rejected)
 
 
 def digest_all(
@@ -144,16 +169,11 @@ def _no_image(head: bytes) -> str:
     return "" if looks_like_image(head) else f"not an image of a known format ({', '.join(FORMATS)})"
 
 
-def _too_few_classes(source: Path, layout: Layout) -> str:
-    """Why there is nothing to choose between, with the first reason and what to do."""
-    labels = sorted({file.label for file in layout.files})
-    found = f"{source}: found {len(layout.files)} files in {len(labels)} classes"
-    found += ", but at least 2 are needed; expected SOURCE/CLASS/* or SOURCE/{train,val,test}/CLASS/*"
-    if hint := suggest(source):
-        return f"{found}. {hint}"
-    if layout.rejected:
-        first = layout.rejected[0]
-        return f"{found}. First of {len(layout.rejected):,} rejected: {first.source}: {first.reason}"
+def _too_few_classes(source: Path, files: pd.DataFrame, rejected: list[Rejected], hint: str) -> str:
+    """Why there is nothing to choose between, with what to do or the first reason."""
+    found = f"{source}: found {len(files)} files in {files['label'].nunique()} classes, but at least 2 are needed{hint}"
+    if rejected and "looks right" not in hint:
+        found += f". First of {len(rejected):,} rejected: {rejected[0].source}: {rejected[0].reason}"
     return found
 
 

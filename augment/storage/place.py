@@ -51,7 +51,9 @@ class Place(NamedTuple):
             raise BuildError(f"--manifest {self.manifest} should end in .csv; its card goes beside it as .json")
         for written, option in ((images, "--images"), (self.manifest.resolve(), "--manifest")):
             if written.is_relative_to(source) or source.is_relative_to(written):
-                raise BuildError(f"{option} {written} and the source {source} overlap; the source is never written to")
+                raise BuildError(
+                    f"{option} {written} and the source {source} overlap; the source is never written to: give --root or {option} elsewhere"
+                )
         if self.manifest.exists() and not contract.is_manifest(self.manifest):
             raise BuildError(f"{self.manifest} exists and is no manifest of Evenset's; give another --manifest")
         if self.images.is_symlink():
@@ -82,8 +84,8 @@ def clear(place: Place, build_plan: BuildPlan) -> list[str]:
 
     A file that was found since and is rejected changes no image, but it is in the card from now on.
     """
-    card, prefix = contract.read_card(place.manifest), place.relative(place.images)
-    if (new := {**card, **build_plan.card(place.relative(place.source), prefix)}) != card:  # which keeps the notes
+    card = contract.read_card(place.manifest)
+    if (new := {**card, **build_plan.card(place.relative, place.images)}) != card:  # which keeps the notes
         contract.write(place.manifest, contract.read(place.manifest), new)
     paths = set(build_plan.planned.rows["path"])
     moved = image_folder.set_aside(place.images, place.images, image_folder.find_strays(place.images, paths))
@@ -146,9 +148,8 @@ def publish(place: Place, build_plan: BuildPlan, rows: pd.DataFrame, noted: set[
     if is_update:
         os.replace(images, replaced(images))
     os.replace(partial(images), images)
-    prefix = place.relative(images)
     notes = [each._asdict() for each in notes_of(rows, noted)]
-    contract.write(place.manifest, rows, build_plan.card(place.relative(place.source), prefix) | {"notes": notes})
+    contract.write(place.manifest, rows, build_plan.card(place.relative, images) | {"notes": notes})
     (images / JOURNAL).unlink(missing_ok=True)
     image_folder.remove(replaced(images))
     return moved

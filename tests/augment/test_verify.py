@@ -384,7 +384,7 @@ def own_folder(root: Path) -> str:
 
 def source_folder(root: Path) -> str:
     edit_card(root, images="source")
-    return "overlap; the source is never written to"
+    return "overlap; the source is never written to: give"
 
 
 def own_file(root: Path) -> str:
@@ -445,7 +445,7 @@ def test_a_manifest_does_not_lead_out_of_the_root(root: Path, built: Path, every
         ({"versions": ["x"], "fingerprint": 5}, "can't be made again as it was: evenset was absent"),
         ({"source": 5}, "5: the set's source folder is not there; give --source"),
         ({"source": "/nowhere"}, "/nowhere: the set's source folder is not there; give --source"),
-        ({"source": ""}, "overlap; the source is never written to"),
+        ({"source": ""}, "overlap; the source is never written to: give"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )

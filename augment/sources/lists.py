@@ -1,0 +1,246 @@
+"""A list of images (CSV, TSV, Parquet) -> its images with split, class and group, and all that is not taken, with the reason.
+
+No image is opened. Every row ends as an image or among the rejected, and so does every file below the folder of images.
+"""
+
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from augment.list_format import SPLITS, ListFormat, template
+from augment.sources import findings, tables
+from augment.sources.findings import Finding
+from augment.sources.layout import Rejected, ScanError, expect_class_names, split_of
+from augment.sources.lookup import Lookup
+from common.errors import did_you_mean
+
+_OWN = "\0"  # begins the names of columns that are ours; no list has it
+_PATH, _LABEL, _REASON, _SPLIT, _GROUP, _READER, _OUTSIDE = (
+    f"{_OWN}{name}" for name in ("path", "label", "reason", "split", "group", "reader", "outside")
+)
+
+
+class Listing(NamedTuple):
+    """What a list says: `files` with the text columns source (relative to `folder`), split, label and group, sorted.
+
+    `group` is empty where the list names none, `split` where it has none.
+    """
+
+    folder: Path
+    files: pd.DataFrame
+    rejected: list[Rejected]
+
+
+def read_list(source: Path, given: ListFormat) -> Listing:
+    """Read a list and look its images up.
+
+    Args:
+        source: the list, or the folder of the lists that `given.files` names.
+        given: how it is read.
+
+    Raises:
+        ScanError: a list can't be read or lacks a column, there is no folder of images, no row has the positive finding,
+            or a class has a name that no folder can have.
+    """
+    home = source if given.files else source.parent
+    folder = home / given.images
+    if not folder.is_dir():
+        raise ScanError(f"{folder}: no such folder; list.images says where the images lie, relative to {home}")
+    rows, rejected, lists = _rows(source, home, given)
+    rows[_LABEL], rows[_REASON] = _labels(rows, given)
+    _expect_finding(rows, given, source)
+    rows[_OUTSIDE] = _outside(rows, given)
+    if isinstance(given.split, str):
+        rows[_SPLIT] = rows[_SPLIT].map(split_of)
+    lookup = Lookup(folder)
+    rows[_PATH], unresolved = _resolved(rows[_PATH], lookup)
+    rejected += unresolved
+    rows = rows[rows[_PATH] != ""]
+    if isinstance(given.split, tuple):
+        rows[_SPLIT] = _split_files(rows[_PATH], lookup, home, given.split)
+        lists += [home / name for _, name in given.split]
+    files, left_out = _by_image(rows, given)
+    unlisted = lookup.unlisted(rows[_PATH], [each.resolve() for each in lists], folder.resolve())
+    expect_class_names(sorted(set(files["label"])), source)
+    return Listing(folder, files, sorted({*rejected, *left_out, *lookup.rejected, *unlisted}))
+
+
+def usual_format(source: Path) -> ListFormat:
+    """How a list is read where the recipe doesn't say: by its columns path and label, and group and split if it has them."""
+    names = tables.header(source)
+    group, split = (name if name in names else None for name in ("group", "split"))
+    return ListFormat(label="label", group=group, split=split)
+
+
+def _rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected], list[Path]]:
+    """The rows of the list or lists, with what others join to them, as text; broken rows; and which files were read."""
+    if given.files and not source.is_dir():
+        raise ScanError(f"{source}: list.files names lists in a folder; give --source the folder")
+    own = [(split, home / name) for split, name in given.files] or [("", source)]
+    others = {home / name: tables.header(home / name) for name in given.join}
+    parts: list[pd.DataFrame] = []
+    rejected: list[Rejected] = []
+    for split, path in own:
+        names = tables.header(path)
+        shared = {name for header in others.values() for name in header if name in names}
+        elsewhere = {name for header in others.values() for name in header}
+        columns = [name for name in given.columns if name in names or name not in elsewhere]
+        part, broken = tables.read(path, list(dict.fromkeys([*columns, *sorted(shared)])))
+        for other, header in others.items():
+            part = _joined(part, other, header, given.columns, rejected)
+        parts.append(part.assign(**{_SPLIT: split}))
+        rejected += broken
+    rows = pd.concat(parts, ignore_index=True)
+    rows[_PATH] = _paths(rows, given)
+    rows[_GROUP] = rows[given.group].map(_normal) if given.group else ""
+    rows[_READER] = rows[given.reader] if given.reader else ""
+    if isinstance(given.split, str):
+        rows[_SPLIT] = rows[given.split]
+    return rows, rejected, [*(path for _, path in own), *others]
+
+
+def _joined(
+    rows: pd.DataFrame, path: Path, header: list[str], wanted: list[str], rejected: list[Rejected]
+) -> pd.DataFrame:
+    """Rows with the wanted columns of another list, found by the columns that both have; blank where it has no row."""
+    keys = [name for name in rows if name in header]
+    if not keys:
+        raise ScanError(f"{path}: has no column in common with the list, by which its rows could be joined")
+    added = [name for name in wanted if name in header and name not in keys]
+    other, broken = tables.read(path, [*keys, *added])
+    rejected += broken
+    if (twice := other.duplicated(keys)).any():
+        key = ", ".join(f"{name} {value}" for name, value in zip(keys, other.loc[twice, keys].iloc[0], strict=True))
+        raise ScanError(f"{path}: has several rows of {key}; a list that is joined has one row for each")
+    return rows.merge(other, how="left", on=keys).fillna("")
+
+
+def _paths(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
+    """The path of each row: a column, or columns put together."""
+    if "{" not in given.path:
+        return rows[given.path]
+    path = pd.Series("", index=rows.index, dtype=str)
+    for before, column, length in template(given.path):
+        path = path + before + (rows[column].str[:length] if column else "")
+    return path
+
+
+def _labels(rows: pd.DataFrame, given: ListFormat) -> tuple["pd.Series[str]", "pd.Series[str]"]:
+    """The class of each row, and why it has none. What cells say alike is looked at once."""
+    if given.label:
+        cells = rows[given.label]
+        by_cell = {cell: findings.of_cell(cell, given) for cell in cells.unique()}
+        found = cells.map(by_cell)
+    else:
+        columns = [given.positive, *([given.negative] if given.negative else [])]
+        pairs = pd.Series(list(zip(*(rows[column] for column in columns), strict=True)), index=rows.index, dtype=object)
+        by_pair = {
+            pair: findings.of_columns(pair[0], pair[1] if given.negative else None, given) for pair in set(pairs)
+        }
+        found = pairs.map(by_pair)
+    labels = found.map(lambda finding: _normal(finding.label)).astype(str)
+    return labels, found.map(lambda finding: finding.reason).astype(str)
+
+
+def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None:
+    """Refuse a finding that no row has: its name is spelt otherwise."""
+    if not given.label or given.positive is None:
+        return
+    known = sorted({finding for cell in rows[given.label].unique() for finding in findings.findings_of(cell, given)})
+    for key, finding in (("positive", given.positive), ("negative", given.negative)):
+        if finding is not None and finding not in known:
+            listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+            raise ScanError(
+                f"{source}: list.{key} is {finding!r}, and no row has that finding{did_you_mean(finding, known)}; the column "
+                f"{given.label} has {listed}"
+            )
+
+
+def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
+    """Why a row is not looked at: the filter, a split or a group that can't be; empty for a row that is."""
+    reasons = pd.Series("", index=rows.index, dtype=str)
+    for column, values in given.where:
+        cells = rows[column].unique()
+        why = {
+            cell: "" if cell in values else f"left out: {column} is {cell!r:.40}, not {' or '.join(values)}"
+            for cell in cells
+        }
+        reasons = reasons.where(reasons != "", rows[column].map(why))
+    if isinstance(given.split, str):
+        names = rows[_SPLIT].unique()
+        expected = f"expected one of {', '.join(SPLITS)}"
+        why = {
+            name: f"{given.split} is {name!r:.40}, {expected}" if name and not split_of(name) else "" for name in names
+        }
+        reasons = reasons.where(reasons != "", rows[_SPLIT].map(why))
+    if given.group:
+        why = {name: "" if name.isprintable() else "a group with control characters" for name in rows[_GROUP].unique()}
+        reasons = reasons.where(reasons != "", rows[_GROUP].map(why))
+    return reasons
+
+
+def _resolved(paths: "pd.Series[str]", lookup: Lookup) -> tuple["pd.Series[str]", list[Rejected]]:
+    """The file of each path, relative to the folder of images; empty, and among the rejected, where there is none."""
+    found = {path: lookup.find(path) for path in paths.unique()}
+    rejected = [Rejected(_printable(path) or "a row", reason) for path, (file, reason) in found.items() if not file]
+    return paths.map({path: file for path, (file, _) in found.items()}), rejected
+
+
+def _split_files(
+    files: "pd.Series[str]", lookup: Lookup, home: Path, given: tuple[tuple[str, str], ...]
+) -> "pd.Series[str]":
+    """The split of each image by files that hold a path a line; an image that is in none is named as such."""
+    splits: dict[str, str] = {}
+    for split, name in given:
+        try:
+            lines = (home / name).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ScanError(f"{home / name}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+        for line in filter(None, map(str.strip, lines)):
+            file, _ = lookup.find(line)
+            if file and splits.setdefault(file, split) != split:
+                raise ScanError(f"{home / name}: {line} is in {splits[file]} too; take it out of one of the files")
+    return files.map(splits).fillna(_OWN)
+
+
+def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected]]:
+    """The images of rows whose files were found, and those that are left out, with the reason."""
+    outside = rows[rows[_OUTSIDE] != ""].drop_duplicates(_PATH)
+    rows = rows[rows[_OUTSIDE] == ""]
+    outside = outside[~outside[_PATH].isin(rows[_PATH])]
+    several = rows[_PATH].duplicated(keep=False)
+    columns = [_PATH, _SPLIT, _LABEL, _GROUP, _REASON]
+    images = rows.loc[~several, columns]
+    if several.any():
+        combined = [_image(str(path), part, given) for path, part in rows[several].groupby(_PATH)]
+        images = pd.concat([images, pd.DataFrame(combined, columns=columns, dtype=str)], ignore_index=True)
+    in_none = images[_SPLIT] == _OWN
+    images[_REASON] = images[_REASON].where(~in_none, "in none of the files of list.split")
+    images[_LABEL] = images[_LABEL].where(~in_none, "")
+    left_out = images[images[_LABEL] == ""]
+    pairs = [
+        *zip(left_out[_PATH], left_out[_REASON], strict=True),
+        *zip(outside[_PATH], outside[_OUTSIDE], strict=True),
+    ]
+    files = images.loc[images[_LABEL] != "", columns[:4]].sort_values(_PATH, ignore_index=True)
+    return files.set_axis(["source", "split", "label", "group"], axis=1), [Rejected(*pair) for pair in pairs]
+
+
+def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, str, str, str]:
+    """An image that several rows are about: path, split, label, group, and the reason if it has no label."""
+    for column, what in ((_GROUP, "groups"), (_SPLIT, "splits")):
+        if len(named := sorted(set(rows[column]))) > 1:
+            return path, "", "", "", f"its rows name several {what}: {', '.join(named)}"
+    found = [Finding(*pair) for pair in zip(rows[_LABEL], rows[_REASON], strict=True)]
+    label, reason = findings.combine(found, rows[_READER].tolist(), given)
+    return path, rows[_SPLIT].iloc[0], label, rows[_GROUP].iloc[0], reason
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

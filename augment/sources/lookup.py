@@ -1,0 +1,67 @@
+"""The files below a folder, found by what a list calls them: a path, the end of one, or a name."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from augment.sources.layout import Rejected, files_below
+
+
+class Lookup:
+    """The files below a folder, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Walk `folder`, without following links out of it.
+
+        Raises:
+            ScanError: a folder can't be listed.
+        """
+        self.files, self.rejected = files_below(folder)
+        self._by_name: dict[str, list[str]] = {}
+        for file in self.files:
+            self._by_name.setdefault(file.rpartition("/")[2], []).append(file)
+        self._by_stem: dict[str, list[str]] | None = None
+
+    def find(self, path: str) -> tuple[str, str]:
+        """The file that a path in a list means, relative to the folder, or nothing and the reason.
+
+        That is the file at this path; or else the one whose path ends as this one does, in as many parts as any: lists
+        name files alone, or from a folder on that is called otherwise here. A name without an ending finds one with it.
+        """
+        wanted = path.replace("\\", "/").split("/")
+        files = self._by_name.get(wanted[-1]) or self._without_ending(wanted[-1])
+        if not files:
+            return "", "no such file" if path else "no path"
+        if len(files) == 1:
+            return files[0], ""
+        by_length: dict[int, list[str]] = {}
+        for file in files:
+            by_length.setdefault(_common_end(file.split("/")[:-1], wanted[:-1]), []).append(file)
+        best = by_length[max(by_length)]
+        exact = "/".join(part for part in wanted if part != ".")
+        if exact in best:
+            return exact, ""
+        if len(best) > 1:
+            return "", f"may be {best[0]} or {best[1]}; give more of its path"
+        return best[0], ""
+
+    def _without_ending(self, name: str) -> list[str]:
+        if self._by_stem is None:
+            self._by_stem = {}
+            for known, files in self._by_name.items():
+                self._by_stem.setdefault(known.rpartition(".")[0], []).extend(files)
+        return self._by_stem.get(name, []) if name else []
+
+    def unlisted(self, listed: Iterable[str], lists: Iterable[Path], folder: Path) -> list[Rejected]:
+        """The files that no row names, but for the lists themselves."""
+        known = {*listed, *(each.relative_to(folder).as_posix() for each in lists if each.is_relative_to(folder))}
+        return [Rejected(file, "not in the list") for file in self.files if file not in known]
+
+
+def _common_end(first: list[str], second: list[str]) -> int:
+    """How many parts two paths have in common at their ends."""
+    count = 0
+    for one, other in zip(reversed(first), reversed(second), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count

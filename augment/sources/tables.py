@@ -1,0 +1,141 @@
+"""A list as people have it (CSV, TSV, Parquet; from a spreadsheet or a challenge) -> a table of text.
+
+Only the encoding and the separator are guessed: `01` stays `01`, `NA` stays `NA`, a blank cell is an empty text.
+"""
+
+import csv
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from sys import intern
+from typing import IO, Any
+
+import pandas as pd
+
+from augment.sources.layout import Rejected, ScanError
+from common.errors import did_you_mean
+
+_SEPARATORS = ",;\t|"
+_PARQUET = (".parquet", ".pq")
+_BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_MOST_NAMES = 12  # columns that a message lists
+
+
+def header(path: Path) -> list[str]:
+    """The names of a list's columns, without spaces around them.
+
+    Raises:
+        ScanError: as `read` has it.
+    """
+    if path.suffix.lower() in _PARQUET:
+        return list(_parquet(path).schema_arrow.names)
+    with _rows_of(path) as rows:
+        return _header(rows, path)
+
+
+def read(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Read some columns of a list.
+
+    Args:
+        path: of a CSV or TSV file, UTF-8 or with a byte order mark, plain or .gz, or of a Parquet file.
+        columns: their names.
+
+    Returns:
+        The columns, as text without spaces around, in the file's order; and the rows that have more or fewer cells than
+        the header.
+
+    Raises:
+        ScanError: the file can't be read, or it lacks a column or has one of them twice.
+    """
+    if path.suffix.lower() in _PARQUET:
+        _expect(columns, header(path), path)
+        table = _parquet(path).read(columns=columns).to_pandas()
+        return pd.DataFrame({name: [_as_text(value) for value in table[name]] for name in columns}, dtype=str), []
+    cells: list[list[str]] = [[] for _ in columns]
+    rejected = []
+    with _rows_of(path) as rows:
+        names = _header(rows, path)
+        _expect(columns, names, path)
+        wanted = [(column, names.index(name)) for column, name in zip(cells, columns, strict=True)]
+        for row in rows:
+            if len(row) != len(names) and any(row[len(names) :] or [len(row) < len(names)]):
+                if any(row):  # a blank line is none
+                    fault = f"has {len(row)} cells, the header {len(names)}"
+                    rejected.append(Rejected(f"{path.name}, line {rows.line_num}", fault))
+                continue
+            for column, at in wanted:
+                column.append(intern(row[at].strip()))
+    return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=str), rejected
+
+
+def _expect(columns: list[str], found: list[str], path: Path) -> None:
+    for name in columns:
+        if name not in found:
+            listed = ", ".join(found[:_MOST_NAMES]) + (", ..." if len(found) > _MOST_NAMES else "")
+            raise ScanError(
+                f"{path}: has no column {name!r}{did_you_mean(name, found)}; it has {listed}. The recipe's section `list` says "
+                "which columns hold path and label"
+            )
+        if found.count(name) > 1:
+            raise ScanError(f"{path}: has the column {name!r} {found.count(name)} times; rename the others")
+
+
+@contextmanager
+def _rows_of(path: Path) -> "Iterator[Any]":
+    """A reader of a text table's rows, whatever goes wrong with which is the user's to mend."""
+    reader = None
+    try:
+        with _opened(path) as file:
+            first = file.readline()
+            if not (first.lower().startswith("sep=") and len(first.strip()) == 5):  # as spreadsheets write it
+                file.seek(0)
+                separator = max(_SEPARATORS, key=lambda each: len(next(csv.reader([first], delimiter=each), [])))
+            else:
+                separator = first.strip()[4]
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            yield reader
+    except OSError as error:
+        raise ScanError(f"{path}: can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ScanError(f"{path}: is not UTF-8 ({error.reason}); save it as CSV in UTF-8") from None
+    except (csv.Error, EOFError) as error:
+        line = f", line {reader.line_num}" if reader else ""
+        raise ScanError(f"{path}{line}: not a readable CSV: {error}") from None
+
+
+def _opened(path: Path) -> IO[str]:
+    with path.open("rb") as file:
+        start = file.read(2)
+    encoding = next((name for mark, name in _BOMS if start == mark), "utf-8-sig")
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
+def _header(rows: Iterator[list[str]], path: Path) -> list[str]:
+    names = [name.strip() for name in next(rows, [])]
+    if not any(names):
+        raise ScanError(f"{path}: is empty; expected a line with the columns' names, then a line a row")
+    return names
+
+
+def _parquet(path: Path) -> Any:
+    """An open Parquet file."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ScanError(f"{path}: Parquet needs a package: python -m pip install pyarrow; or save it as CSV") from None
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise ScanError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
+
+
+def _as_text(value: Any) -> str:
+    """A typed cell as text: whole numbers without a fraction, since columns with gaps are read as floats."""
+    if value is None or value != value:  # noqa: PLR0124  # not a number
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
