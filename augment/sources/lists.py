@@ -17,6 +17,7 @@ from augment.sources.lookup import Lookup
 from common.errors import did_you_mean
 
 _OWN = "\0"  # begins the names of columns that are ours; no list has it
+_NONE = "-"  # the split of an image that is in none of the files of a split
 _PATH, _LABEL, _REASON, _SPLIT, _GROUP, _READER, _OUTSIDE = (
     f"{_OWN}{name}" for name in ("path", "label", "reason", "split", "group", "reader", "outside")
 )
@@ -202,7 +203,7 @@ def _split_files(
             file, _ = lookup.find(line)
             if file and splits.setdefault(file, split) != split:
                 raise ScanError(f"{home / name}: {line} is in {splits[file]} too; take it out of one of the files")
-    return files.map(splits).fillna(_OWN)
+    return files.map(splits).fillna(_NONE)
 
 
 def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected]]:
@@ -216,7 +217,7 @@ def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list
     if several.any():
         combined = [_image(str(path), part, given) for path, part in rows[several].groupby(_PATH)]
         images = pd.concat([images, pd.DataFrame(combined, columns=columns, dtype=str)], ignore_index=True)
-    in_none = images[_SPLIT] == _OWN
+    in_none = images[_SPLIT] == _NONE
     images[_REASON] = images[_REASON].where(~in_none, "in none of the files of list.split")
     images[_LABEL] = images[_LABEL].where(~in_none, "")
     left_out = images[images[_LABEL] == ""]

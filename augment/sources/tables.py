@@ -59,10 +59,11 @@ def read(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[Rejected]]:
         _expect(columns, names, path)
         wanted = [(column, names.index(name)) for column, name in zip(cells, columns, strict=True)]
         for row in rows:
-            if len(row) != len(names) and any(row[len(names) :] or [len(row) < len(names)]):
-                if any(row):  # a blank line is none
-                    fault = f"has {len(row)} cells, the header {len(names)}"
-                    rejected.append(Rejected(f"{path.name}, line {rows.line_num}", fault))
+            if not any(row):  # as spreadsheets leave them at the end
+                continue
+            if len(row) < len(names) or any(row[len(names) :]):
+                fault = f"has {len(row)} cells, the header {len(names)}"
+                rejected.append(Rejected(f"{path.name}, line {rows.line_num}", fault))
                 continue
             for column, at in wanted:
                 column.append(intern(row[at].strip()))

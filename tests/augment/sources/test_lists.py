@@ -1,0 +1,376 @@
+"""Lists as people have them: mended in spreadsheets, with rows that are wrong, and paths that lead elsewhere."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from augment.list_format import ListFormat, ListFormatError, resolve
+from augment.recipe import KERMANY
+from augment.sources import findings
+from augment.sources.findings import Finding
+from augment.sources.layout import ScanError
+from augment.sources.lookup import Lookup
+from augment.sources.scan import Scan, scan
+from tests.augment.conftest import Call
+
+NAMES = [f"{number:02}.png" for number in range(6)]
+PLAIN = [("path", "label", "group"), *((name, f"0{int(name[1]) % 2}", f"00{name[1]}") for name in NAMES)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six images in a folder."""
+    for number, name in enumerate(NAMES):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", np.full((20, 20), 10 * number + 50, np.uint8))[1].tobytes())
+    return tmp_path
+
+
+def write(
+    path: Path, rows: list[tuple[str, ...]], separator: str = ",", end: str = "\n", encoding: str = "utf-8"
+) -> Path:
+    path.write_bytes("".join(separator.join(row) + end for row in rows).encode(encoding))
+    return path
+
+
+def look(source: Path, **settings: Any) -> Scan:
+    return scan(source, KERMANY, 2, list_format=resolve(settings, "r.yaml") if settings else None)
+
+
+def reasons(found: Scan) -> dict[str, str]:
+    return {entry.source: entry.reason for entry in found.rejected}
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda home: write(home / "l.csv", PLAIN),
+        lambda home: write(home / "l.csv", PLAIN, encoding="utf-8-sig"),
+        lambda home: write(home / "l.csv", PLAIN, end="\r\n"),
+        lambda home: write(home / "l.csv", PLAIN, separator=";"),
+        lambda home: write(home / "l.tsv", PLAIN, separator="\t"),
+        lambda home: write(home / "l.txt", PLAIN, separator="\t", end="\r\n", encoding="utf-16"),
+        lambda home: write(home / "l.csv", [("sep=;",), *[(";".join(row),) for row in PLAIN]]),
+        lambda home: write(home / "l.csv", [(*row, "") for row in PLAIN]),
+        lambda home: write(home / "l.csv", [tuple(f' "{cell}"'.strip() for cell in row) for row in PLAIN]),
+        lambda home: write(home / "l.csv", [tuple(f" {cell} " for cell in row) for row in PLAIN]),
+        lambda home: write(home / "l.csv", [*PLAIN, ("",), ("", "", "")]),
+        lambda home: write(home / "LIST", PLAIN),
+    ],
+    ids=[
+        "plain",
+        "bom",
+        "crlf",
+        "semicolons",
+        "tabs",
+        "utf-16",
+        "sep=",
+        "comma-at-end",
+        "quoted",
+        "spaces",
+        "blank-rows",
+        "no-ending",
+    ],
+)
+def test_a_mended_spreadsheet_is_read_as_the_plain_one(folder: Path, save: Callable[[Path], Path]) -> None:
+    """`01` stays `01`, `002` stays `002`, however the file was saved."""
+    found = look(save(folder))
+    assert found.sources["source"].tolist() == NAMES
+    assert found.sources["label"].tolist() == ["00", "01"] * 3
+    assert found.sources["group"].tolist() == [f"00{n}" for n in range(6)]
+    assert found.rejected == []
+
+
+def test_compressed_and_parquet_lists(folder: Path) -> None:
+    """A .csv.gz is read as it is; whole numbers of a Parquet column with gaps have no fraction."""
+    plain = write(folder / "l.csv", PLAIN)
+    (folder / "l.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    assert len(look(folder / "l.csv.gz").sources) == 6
+    (folder / "l.csv.gz").unlink()
+    arrow = pytest.importorskip("pyarrow", reason="python -m pip install pyarrow")
+    from pyarrow import parquet
+
+    table = {"path": NAMES, "label": [0, 1] * 3, "group": ["002", "003", None, "1e5", "NA", "TRUE"]}
+    parquet.write_table(arrow.table(table), folder / "l.parquet")
+    found = look(folder / "l.parquet")
+    assert found.sources["label"].tolist() == ["0", "1"] * 3
+    assert found.sources["group"].tolist() == ["002", "003", "02.png", "1e5", "NA", "TRUE"]
+
+
+def test_every_row_and_every_file_is_an_image_or_rejected(folder: Path) -> None:
+    """Missing files, files that no row names, rows cut off, no image, no class: each by name, with the reason."""
+    (folder / "unlisted.png").write_bytes((folder / "00.png").read_bytes())
+    (folder / "05.png").write_bytes(b"no image")
+    rows = [*PLAIN, ("gone.png", "00", "9"), ("06.png",), ("04.png", "", "004")]
+    found = look(write(folder / "l.csv", rows))
+    assert found.sources["source"].tolist() == ["00.png", "01.png", "02.png", "03.png"]
+    assert reasons(found) == {
+        "gone.png": "no such file",
+        "unlisted.png": "not in the list",
+        "l.csv, line 9": "has 1 cells, the header 3",
+        "04.png": "its rows disagree: 00, label is blank",
+        "05.png": "not an image of a known format (JPEG, PNG, BMP, TIFF, WEBP, GIF)",
+    }
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "/etc/passwd", "..\\secret.png", "link/secret.png", "https://x/secret.png", "\0"]
+)
+def test_no_path_leads_out_of_the_folder(folder: Path, path: str) -> None:
+    """What a list says is looked up among the files below its folder, and nowhere else."""
+    home = folder / "home"
+    home.mkdir()
+    for name in NAMES:
+        (folder / name).rename(home / name)
+    (folder / "secret.png").write_bytes((home / "00.png").read_bytes())
+    (home / "link").symlink_to(folder)
+    if "\0" in path:
+        path = "\x07"
+    found = look(write(home / "l.csv", [*PLAIN, (path, "00", "9")]))
+    assert found.sources["source"].tolist() == NAMES
+    assert len([entry for entry in found.rejected if entry.reason == "no such file"]) == 1
+    assert all(entry.source.isprintable() for entry in found.rejected)
+
+
+def test_files_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
+    """A whole path wins; or the longest end; or a name, with its ending or without; and two that fit are refused."""
+    for path in ("a/x.png", "b/x.png", "a/b/x.png", "c/only.jpeg", "x.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    find = Lookup(tmp_path).find
+    assert find("x.png") == ("x.png", "")
+    assert find("./a/x.png") == ("a/x.png", "")
+    assert find("b/x.png") == ("b/x.png", "")
+    assert find("elsewhere\\a\\b\\x.png") == ("a/b/x.png", "")
+    assert find("/mnt/data/c/only.jpeg") == find("only") == ("c/only.jpeg", "")
+    assert find("z/x.png")[1].startswith("may be ")
+    assert find("") == ("", "no path")
+
+
+def test_a_group_split_or_class_that_rows_disagree_in(folder: Path) -> None:
+    """An image of two patients, or of two splits, is rejected; the rows' order doesn't matter."""
+    rows = [("path", "label", "group", "split"), *((*row, "train") for row in PLAIN[1:])]
+    rows += [("00.png", "00", "x", "train"), ("./01.png", "01", "001", "test"), ("02.png", "01", "002", "train")]
+    expected = {
+        "00.png": "its rows name several groups: 000, x",
+        "01.png": "its rows name several splits: test, train",
+        "02.png": "its rows disagree: 00, 01",
+    }
+    for ordered in (rows, [rows[0], *rows[:0:-1]]):
+        found = look(write(folder / "l.csv", ordered))
+        assert reasons(found) == expected
+        assert found.sources["source"].tolist() == NAMES[3:]
+
+
+def test_splits_by_any_usual_name_and_no_other(folder: Path) -> None:
+    """A column of splits is read as folders are: Training, VALID, test; another word is a reason."""
+    splits = ("Training", "VALID", "test", "validate", "holdout", "")
+    rows = [("path", "label", "split"), *((*row[:2], split) for row, split in zip(PLAIN[1:], splits, strict=True))]
+    found = look(write(folder / "l.csv", rows))
+    assert found.sources["split"].tolist() == ["train", "val", "test", "val", ""]
+    assert reasons(found) == {"04.png": "split is 'holdout', expected one of train, val, test"}
+
+
+CELLS = {"positive": "P", "uncertain": "leave out", "blank": "negative"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "settings", "expected"),
+    [
+        (("1.0", None), CELLS, Finding("P")),
+        (("0", None), CELLS, Finding("no P")),
+        (("True", None), CELLS, Finding("P")),
+        (("-1.0", None), CELLS, Finding("", "left out: P is uncertain")),
+        (("-1", None), {**CELLS, "uncertain": "positive"}, Finding("P")),
+        (("", None), CELLS, Finding("no P")),
+        (("", None), {"positive": "P"}, Finding("", "left out: P is blank")),
+        (("2", None), CELLS, Finding("", "P is '2', expected 1, 0, -1 or blank")),
+        (("nan", None), CELLS, Finding("", "P is 'nan', expected 1, 0, -1 or blank")),
+        (("1", "1"), {**CELLS, "negative": "N"}, Finding("", "contradictory: P and N")),
+        (("1", ""), {**CELLS, "negative": "N"}, Finding("P")),
+        (("", "1"), {"positive": "P", "negative": "N"}, Finding("N")),
+        (("0", ""), {**CELLS, "negative": "N"}, Finding("", "left out: neither P nor N")),
+        (("0", "x"), {**CELLS, "negative": "N"}, Finding("", "N is 'x', expected 1, 0, -1 or blank")),
+    ],
+)
+def test_columns_of_findings(cells: tuple[str, str | None], settings: dict[str, str], expected: Finding) -> None:
+    """1, 0, -1 and blank, by the recipe's rules; all else is a reason."""
+    assert findings.of_columns(*cells, resolve(settings, "r.yaml")) == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "settings", "expected"),
+    [
+        ("Mass|P", {"positive": "P"}, Finding("P")),
+        ("Mass", {"positive": "P"}, Finding("no P")),
+        ("N", {"positive": "P", "negative": "N"}, Finding("N")),
+        ("Mass", {"positive": "P", "negative": "N"}, Finding("", "left out: neither P nor N")),
+        ("P|N", {"positive": "P", "negative": "N"}, Finding("", "contradictory: P and N")),
+        ("['P'| ' N']", {"positive": "N"}, Finding("N")),
+        ("", {"positive": "P"}, Finding("", "left out: l is blank")),
+        ("", {"positive": "P", "blank": "negative"}, Finding("no P")),
+        ("Mass|P", {}, Finding("", "several findings; list.positive would set one of them against the rest")),
+        ("Mass", {}, Finding("Mass")),
+        ("Pp", {"positive": "P"}, Finding("no P")),
+    ],
+)
+def test_cells_of_several_findings(cell: str, settings: dict[str, str], expected: Finding) -> None:
+    """One finding against the rest, or against another; whole words only."""
+    assert findings.of_cell(cell, resolve({"label": "l", "separator": "|", **settings}, "r.yaml")) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "expected"),
+    [
+        ([("a", "P"), ("b", "no P")], {"several": "any"}, "P"),
+        ([("a", ""), ("b", "no P")], {"several": "any"}, "no P"),
+        ([("a", "P"), ("b", "no P")], {}, "disagree: P, no P"),
+        ([("a", "P"), ("a", "P")], {}, "P"),
+        ([("a", "P"), ("b", "no P"), ("c", "no P")], {"several": "majority"}, "no P"),
+        ([("a", "P"), ("a", "no P"), ("b", "P"), ("c", "no P")], {"several": "majority", "reader": "r"}, "P"),
+        ([("a", "P"), ("a", "P"), ("b", "no P"), ("c", "no P")], {"several": "majority", "reader": "r"}, "no P"),
+        ([("a", "P"), ("b", "no P")], {"several": "majority", "reader": "r"}, "no majority among its readers: P, no P"),
+    ],
+)
+def test_several_readers(rows: list[tuple[str, str]], settings: dict[str, str], expected: str) -> None:
+    """Any, majority of readers (each has one vote, however many boxes they drew), or refuse."""
+    found = [Finding(label, "" if label else "left out: l is blank") for _, label in rows]
+    given_format = resolve({"label": "l", "positive": "P", **settings}, "r.yaml")
+    label, reason = findings.combine(found, [reader for reader, _ in rows], given_format)
+    assert (label or reason).endswith(expected)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["P", "N", ""])), min_size=1, max_size=9), st.randoms()
+)
+def test_no_order_of_rows_changes_a_class(rows: list[tuple[str, str]], dice: Any) -> None:
+    """Whatever rows say, their order doesn't matter."""
+    shuffled = dice.sample(rows, len(rows))
+    for several in ("refuse", "any", "majority"):
+        for reader in (None, *(["r"] if several == "majority" else [])):
+            form = ListFormat(label="l", positive="P", negative="N", several=several, reader=reader)
+            results = [
+                findings.combine(
+                    [Finding(label, "" if label else "none") for _, label in each], [r for r, _ in each], form
+                )
+                for each in (rows, shuffled)
+            ]
+            assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        (PLAIN, {"path": "Path"}, "l.csv: has no column 'Path'; did you mean path?; it has path, label, group."),
+        (PLAIN, {"path": "{image}/{path}"}, "has no column 'image'"),
+        ([("path", "label", "label"), ("00.png", "a", "b")], {}, "has the column 'label' 2 times; rename the others"),
+        (
+            PLAIN,
+            {"label": "label", "positive": "0"},
+            "list.positive is '0', and no row has that finding; did you mean 0",
+        ),
+        (PLAIN, {"label": "label", "images": "nowhere"}, "nowhere: no such folder; list.images says where"),
+        (PLAIN, {"label": "label", "join": "gone.csv"}, "gone.csv: can't be read: No such file or directory"),
+        ([("path", "label"), ("00.png", "a/b"), ("01.png", "c")], {}, "the class 'a/b' can't name a folder"),
+        ([("path", "label"), ("00.png", ".."), ("01.png", "c")], {}, "the class '..' can't name a folder"),
+        ([("path", "label"), ("00.png", "Ill"), ("01.png", "ill")], {}, "names that look the same"),
+        (
+            [("path", "label"), ("00.png", "a"), ("01.png", "a")],
+            {},
+            "found 2 files in 1 classes, but at least 2 are needed",
+        ),
+        ([("path", "label"), ('"00.png', "a"), ("01.png", "b")], {}, "not a readable CSV: unexpected end of data"),
+        ([("",)], {}, "is empty; expected a line with the columns' names"),
+        (PLAIN, {"label": "label", "split": {"train": "t.txt"}}, "t.txt: can't be read: No such file or directory"),
+    ],
+)
+def test_a_list_that_cannot_be_read_says_why(
+    folder: Path, rows: list[tuple[str, ...]], settings: dict[str, Any], message: str
+) -> None:
+    """One line that names file, value and fix."""
+    with pytest.raises(ScanError) as caught:
+        look(write(folder / "l.csv", rows), **settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_in_another_encoding_is_refused(folder: Path) -> None:
+    """Latin-1 is not guessed: a name would be another."""
+    with pytest.raises(ScanError, match=r"is not UTF-8 .*; save it as CSV in UTF-8"):
+        look(write(folder / "l.csv", [*PLAIN, ("é.png", "00", "1")], encoding="latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "list is [], expected settings such as `label: Finding Labels`"),
+        ({"labels": "x"}, "list has the unknown setting 'labels'; known are path, images, label,"),
+        ({"positive": True}, "list.positive is True, expected text; put it in quotes, as in 'True'"),
+        ({"path": "{0!r}"}, "expected columns in braces, such as {image}"),
+        ({"path": "{a.__class__:>9}"}, "expected columns in braces, such as {image}"),
+        (
+            {"uncertain": "maybe", "positive": "P"},
+            "list.uncertain is 'maybe', expected one of leave out, positive, negative",
+        ),
+        ({"negative": "N"}, "list.negative means nothing without list.positive; give that too"),
+        ({"several": "any"}, "list.several: any means nothing without list.positive"),
+        ({"reader": "r"}, "list.reader means nothing without list.several: majority"),
+        ({"positive": "P", "negative": "P"}, "list.positive and list.negative are both 'P'"),
+        ({"join": ["../x.csv"]}, "list.join is '../x.csv', expected a file in the list's folder or below it"),
+        ({"files": {"train": "/etc/passwd"}}, "list.files is '/etc/passwd', expected a file in the list's folder"),
+        ({"split": {"dev": "x"}}, "list.split is {'dev': 'x'}, expected a file for each of train, val, test"),
+        ({"where": "PA"}, "list.where is 'PA', expected columns and values such as {view: [PA, AP]}"),
+        ({"split": "s", "files": {"train": "x"}}, "list.files gives the splits, and so does list.split"),
+    ],
+)
+def test_a_section_that_makes_no_sense_says_why(settings: Any, message: str) -> None:
+    """One line that names the setting, the value and the fix."""
+    with pytest.raises(ListFormatError) as caught:
+        resolve(settings, "r.yaml")
+    assert message in str(caught.value)
+
+
+def test_a_section_is_in_the_card_and_read_from_it_again() -> None:
+    """As plain values, so that a set can be made again from its card."""
+    settings = {"path": "{a}/{b:.2}", "label": "l", "separator": "|", "positive": 1, "where": {"v": ["PA", 2]}}
+    settings |= {"split": {"test": "t.txt"}, "join": "x.csv"}
+    first = resolve(settings, "r.yaml")
+    assert resolve(json.loads(json.dumps(first.as_dict())), "card") == first
+    assert first.columns == ["a", "b", "l", "v"]
+
+
+def test_build_verify_and_audit_take_a_list(folder: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> None:
+    """The set is built, is up to date the second time, is made again whole from its card, and audited by its recipe."""
+    out = tmp_path_factory.mktemp("out")
+    (out / "r.yaml").write_text("size: 16\nval: 0\ntest: 0\nlist: {path: p, label: l, group: g}\n", encoding="utf-8")
+    source = write(folder / "l.csv", [("p", "l", "g"), *PLAIN[1:]])
+    words = ("build", "--recipe", out / "r.yaml", "--source", source, "--root", out)
+    assert "Rendered 6 images" in call(*words).output
+    assert "Up to date" in call(*words).output
+    manifest = out / "manifests" / "r.csv"
+    before = manifest.read_bytes()
+    for each in sorted((out / "data").rglob("*"), reverse=True):
+        each.rmdir() if each.is_dir() else each.unlink()
+    assert call("verify", manifest, "--root", out, "--repair").exit_code == 0
+    assert manifest.read_bytes() == before
+    card = json.loads(manifest.with_suffix(".json").read_text(encoding="utf-8"))
+    assert (Path(card["list"]), Path(card["source"])) == (source, folder)
+    report = json.loads(call("audit", source, "--recipe", out / "r.yaml", "--json").stdout)
+    assert (report["images"], report["groups"]) == (6, 6)
+
+
+def test_a_recipe_with_a_list_and_a_folder_say_what_to_give(folder: Path, call: Call) -> None:
+    """The list itself is the source; and where a list has no columns of the usual names, the recipe is to name them."""
+    (folder / "r.yaml").write_text("list: {path: p}\n", encoding="utf-8")
+    done = call("build", "--recipe", folder / "r.yaml", "--source", folder, "--dry-run")
+    assert "is a folder, and the recipe reads a list; give --source the list" in done.output
+    done = call("build", "--recipe", "original", "--source", write(folder / "l.csv", [("a", "b")]), "--dry-run")
+    assert "has no column 'path'; it has a, b. The recipe's section `list` says which columns" in done.output
