@@ -122,7 +122,7 @@ def _paths(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     """The path of each row: a column, or columns put together."""
     if "{" not in given.path:
         return rows[given.path]
-    path = pd.Series("", index=rows.index, dtype=str)
+    path = pd.Series("", index=rows.index, dtype=object)
     for before, column, length in template(given.path):
         path = path + before + (rows[column].str[:length] if column else "")
     return path
@@ -161,7 +161,7 @@ def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None
 
 def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     """Why a row is not looked at: the filter, a split or a group that can't be; empty for a row that is."""
-    reasons = pd.Series("", index=rows.index, dtype=str)
+    reasons = pd.Series("", index=rows.index, dtype=object)
     for column, values in given.where:
         cells = rows[column].unique()
         why = {
@@ -216,7 +216,7 @@ def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list
     images = rows.loc[~several, columns]
     if several.any():
         combined = [_image(str(path), part, given) for path, part in rows[several].groupby(_PATH)]
-        images = pd.concat([images, pd.DataFrame(combined, columns=columns, dtype=str)], ignore_index=True)
+        images = pd.concat([images, pd.DataFrame(combined, columns=columns, dtype=object)], ignore_index=True)
     in_none = images[_SPLIT] == _NONE
     images[_REASON] = images[_REASON].where(~in_none, "in none of the files of list.split")
     images[_LABEL] = images[_LABEL].where(~in_none, "")

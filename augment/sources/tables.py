@@ -51,7 +51,7 @@ def read(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[Rejected]]:
     if path.suffix.lower() in _PARQUET:
         _expect(columns, header(path), path)
         table = _parquet(path).read(columns=columns).to_pandas()
-        return pd.DataFrame({name: [_as_text(value) for value in table[name]] for name in columns}, dtype=str), []
+        return pd.DataFrame({name: [_as_text(value) for value in table[name]] for name in columns}, dtype=object), []
     cells: list[list[str]] = [[] for _ in columns]
     rejected = []
     with _rows_of(path) as rows:
@@ -67,7 +67,7 @@ def read(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[Rejected]]:
                 continue
             for column, at in wanted:
                 column.append(intern(row[at].strip()))
-    return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=str), rejected
+    return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object), rejected
 
 
 def _expect(columns: list[str], found: list[str], path: Path) -> None:

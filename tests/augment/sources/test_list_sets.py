@@ -24,7 +24,7 @@ LISTS = Path(__file__).parents[3] / "docs" / "lists"
 def image(path: Path, *, deep: bool = False) -> None:
     """A gray image, other for each path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(zlib.crc32(str(path.relative_to(path.parents[1])).encode()))
+    rng = np.random.default_rng(zlib.crc32("/".join(path.parts[-4:]).encode()))
     pixels = rng.integers(0, 4096 if deep else 256, (40, 48), dtype=np.uint16)
     kind = path.suffix if path.suffix in (".jpg", ".png") else ".png"  # by content, whatever the name
     path.write_bytes(cv2.imencode(kind, pixels if deep else pixels.astype(np.uint8))[1].tobytes())

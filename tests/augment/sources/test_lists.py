@@ -2,13 +2,16 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -374,3 +377,13 @@ def test_a_recipe_with_a_list_and_a_folder_say_what_to_give(folder: Path, call: 
     assert "is a folder, and the recipe reads a list; give --source the list" in done.output
     done = call("build", "--recipe", "original", "--source", write(folder / "l.csv", [("a", "b")]), "--dry-run")
     assert "has no column 'path'; it has a, b. The recipe's section `list` says which columns" in done.output
+
+
+def test_the_docs_have_every_setting() -> None:
+    """docs/lists.md shows each setting of the section, and what it shows can be read."""
+    page = (Path(__file__).parents[3] / "docs" / "lists.md").read_text(encoding="utf-8")
+    block = re.search(r"```yaml\nlist:\n(.*?)```", page, re.DOTALL)
+    assert block
+    shown = yaml.safe_load("list:\n" + block[1])["list"]
+    assert set(shown) == {field.name for field in fields(ListFormat)}
+    assert resolve(shown, "docs") == resolve({key: shown[key] for key in shown if shown[key]}, "docs")
