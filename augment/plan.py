@@ -8,6 +8,7 @@ so that adding or taking away a source moves few others.
 import hashlib
 import re
 import unicodedata
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from augment.fill import FillError, fill, originals
-from augment.recipe import Recipe
+from augment.recipe import LARGEST, SMALLEST, Recipe
 from augment.sources.layout import Rejected
 from common.errors import UserError
 from manifests.contract import SPLITS
@@ -74,6 +75,7 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     left_out += leaking
     in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)
+    recipe = _with_number(recipe, sources)
     sources["first_seed"] = [variant_seed(recipe.seed, sha256, 0) for sha256 in sources["source_sha256"]]
     counts, first = np.zeros((2, len(sources)), dtype=np.int64)
     sides = _by_side(sources, labels)
@@ -103,6 +105,14 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
         if (rows["split"] == split).any()
     ]
     return Plan(rows, sorted(left_out), absent)
+
+
+def _with_number(recipe: Recipe, sources: pd.DataFrame) -> Recipe:
+    """The recipe with as many images a class as its largest or smallest has sources to train and validate with."""
+    if recipe.per_class not in (LARGEST, SMALLEST):
+        return recipe
+    sizes = sources.loc[sources["split"] != "test", "label"].value_counts()
+    return replace(recipe, per_class=int(sizes.max() if recipe.per_class == LARGEST else sizes.min()))
 
 
 def _lack(sources: pd.DataFrame, in_pool: "pd.Series[bool]", split: str, label: str, recipe: Recipe) -> str:
@@ -283,8 +293,9 @@ def _rows(sources: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     rows = sources.loc[sources.index.repeat(sources["count"])]
     start = sources["first"] - sources["count"].cumsum() + sources["count"]
     variant = np.arange(len(rows)) + np.repeat(start.to_numpy(), sources["count"])
+    ending = "png" if recipe.format == "png" else "jpg"
     paths = [
-        f"{split}/{label}/{stem}-v{number}.jpg"
+        f"{split}/{label}/{stem}-v{number}.{ending}"
         for split, label, stem, number in zip(rows["split"], rows["label"], rows["stem"], variant, strict=True)
     ]
     seeds = [variant_seed(recipe.seed, *drawn) for drawn in zip(rows["source_sha256"], variant.tolist(), strict=True)]

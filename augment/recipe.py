@@ -19,7 +19,10 @@ from common.errors import UserError
 from common.images import MAX_PIXELS
 
 RECIPES = Path(__file__).parent / "recipes"
-KERAS_AFFINE = "KerasAffine"  # the one transform that is Evenset's own; all others are albumentations'
+KERAS_AFFINE = "KerasAffine"  # the transforms that are Evenset's own; all others are albumentations'
+ONE_OF = "OneOf"  # applies one of several
+LARGEST, SMALLEST = "largest", "smallest"  # per_class: as many as that class has sources
+FITS, FORMATS = ("stretch", "pad", "crop"), ("jpeg", "png")
 # Kermany's naming: kind and number together make the patient.
 KERMANY = r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)"
 EVEN = "even"  # augmented_share: as much in each class as the one with fewest sources needs
@@ -55,13 +58,16 @@ class Recipe:
 
     name: str
     transforms: str = "[]"  # JSON: a list of {name: {parameter: value}}, applied in order
-    per_class: int | None = None  # images a class in train and val together; None keeps the sources as they are
+    # Images a class in train and val together, or as many as the largest or smallest has; None keeps the sources as they are.
+    per_class: int | str | None = None
     augmented_share: float | str | None = None  # of each class's images; EVEN, a share, or None: what fills a class up
-    augment: tuple[str, ...] = ("train", "val")  # splits that are brought to per_class; the others keep their sources
+    augment: tuple[str, ...] = ("train",)  # splits that are brought to per_class; the others keep their sources
     val: float = 0.2  # share of each class's groups, and of per_class, that validates
     test: float = 0.2  # the share that tests, where the source has no test folder of its own
     keep_source_val: bool = False  # use the source's own val folder, rather than pooling it with train
     size: tuple[int, int] = (224, 224)  # width, height
+    fit: str = "stretch"  # to the size; pad: whole and centred, on black; crop: the middle, filling it
+    format: str = "jpeg"  # of the written images, or png
     quality: int = 95  # of the written JPEGs
     max_pixels: int = MAX_PIXELS  # a source that declares more is rejected before it is decoded
     value_range: tuple[float, float] | None = None  # samples of more than 8 bits that are black, white; None: declared
@@ -82,12 +88,12 @@ class Recipe:
     @property
     def uses_albumentations(self) -> bool:
         """Whether it names a transform of albumentations', which take long to import."""
-        return any(name != KERAS_AFFINE for entry in json.loads(self.transforms) for name in entry)
+        return not names_of(json.loads(self.transforms)) <= {KERAS_AFFINE, ONE_OF}
 
     @property
     def targets(self) -> dict[str, int | None]:
-        """Images a class for each split; None: as many as there are sources."""
-        if self.per_class is None:
+        """Images a class for each split; None: as many as there are sources, or as the classes' sizes will say."""
+        if not isinstance(self.per_class, int):
             return {"train": None, "val": None, "test": None}
         val = round(self.per_class * self.val)
         return {"train": self.per_class - val, "val": val if "val" in self.augment else None, "test": None}
@@ -133,9 +139,9 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         if key not in known:
             raise RecipeError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}")
 
-    def whole(key: str, value: Any, least: int, most: int) -> int:
+    def whole(key: str, value: Any, least: int, most: int, words: str = "") -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise RecipeError(f"{path}: {key} is {value!r}, expected a whole number from {least:,} to {most:,}")
+            raise RecipeError(f"{path}: {key} is {value!r}, expected {words}a whole number from {least:,} to {most:,}")
         return value
 
     def share(key: str, value: Any) -> float:
@@ -144,13 +150,12 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         return float(value)
 
     checked = dict(settings)
-    if checked.get("per_class") is not None:
-        checked["per_class"] = whole("per_class", checked["per_class"], 1, 10**9)
+    if checked.get("per_class") not in (None, LARGEST, SMALLEST):
+        checked["per_class"] = whole("per_class", checked["per_class"], 1, 10**9, f"{LARGEST}, {SMALLEST} or ")
     for key in {"val", "test"} & checked.keys():
         checked[key] = share(key, checked[key])
     if checked.get("augmented_share") is not None:
         checked["augmented_share"] = _augmented_share(checked["augmented_share"], path)
-        checked.setdefault("augment", ["train"])  # a validation image that is augmented says little of a test image
     if "augment" in checked:
         checked["augment"] = _splits(checked["augment"], path)
     if not isinstance(checked.get("keep_source_val", False), bool):
@@ -164,6 +169,9 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked["max_pixels"] = whole("max_pixels", checked["max_pixels"], 1, 10**12)
     if checked.get("value_range") is not None:
         checked["value_range"] = _range(checked["value_range"], path)
+    for key, known_values in (("fit", FITS), ("format", FORMATS)):
+        if checked.get(key, known_values[0]) not in known_values:
+            raise RecipeError(f"{path}: {key} is {checked[key]!r}, expected one of {', '.join(known_values)}")
     if "quality" in checked:
         checked["quality"] = whole("quality", checked["quality"], 1, 100)
     if "seed" in checked:
@@ -221,7 +229,17 @@ def _pattern(pattern: Any, path: str) -> str:
 
 def _transforms(transforms: Any, path: str) -> str:
     """Canonical JSON of the transforms: `- Name` and `- Name: {parameter: value}` alike."""
-    listed = []
+    try:
+        return json.dumps(_listed(transforms, path), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{path}: transforms holds a value that is no number, text or list: {error}") from None
+
+
+def _listed(transforms: Any, path: str) -> list[dict[str, Any]]:
+    """Each transform as {name: parameters}, those of OneOf too."""
+    listed: list[dict[str, Any]] = []
     for given in transforms if isinstance(transforms, list) else [transforms]:
         entry = {given: {}} if isinstance(given, str) else given
         if not (isinstance(entry, dict) and len(entry) == 1 and all(isinstance(name, str) for name in entry)):
@@ -230,8 +248,20 @@ def _transforms(transforms: Any, path: str) -> str:
         parameters = {} if parameters is None else parameters
         if not (isinstance(parameters, dict) and all(isinstance(key, str) for key in parameters)):
             raise RecipeError(f"{path}: transform {name} has {parameters!r}, expected parameters such as {{limit: 10}}")
+        if name == ONE_OF:
+            parameters = {**parameters, "transforms": _listed(parameters.get("transforms", []), path)}
+            if len(parameters["transforms"]) < 2 or parameters.keys() - {"transforms", "p"}:
+                raise RecipeError(f"{path}: OneOf has {parameters!r}, expected {{transforms: [two or more], p: 0.5}}")
         listed.append({name: parameters})
-    try:
-        return json.dumps(listed, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{path}: transforms holds a value that is no number, text or list: {error}") from None
+    return listed
+
+
+def names_of(transforms: list[dict[str, Any]]) -> set[str]:
+    """The names of transforms, and of those in a OneOf."""
+    inner = [
+        names_of(parameters["transforms"])
+        for entry in transforms
+        for name, parameters in entry.items()
+        if name == ONE_OF
+    ]
+    return {name for entry in transforms for name in entry}.union(*inner)

@@ -205,7 +205,7 @@ def _version_change(card: dict[str, Any]) -> str:
 
 def _recipe(card: dict[str, Any]) -> Recipe:
     try:
-        settings = dict(card["recipe"])
+        settings = {"augment": ["train", "val"], **card["recipe"]}  # of a version whose cards didn't say
         return resolve(str(settings.pop("name")), settings, "the card's recipe")
     except (KeyError, TypeError, RecipeError) as error:
         raise VerifyError(f"the card's recipe can't be used: {error}") from None

@@ -40,7 +40,7 @@ def trained(way: str, seed: int, source: Path, root: Path, weights: str) -> Path
     if recipe == "augment1-clean":
         text = (ROOT / "augment" / "recipes" / "augment1.yaml").read_text(encoding="utf-8")
         recipe = str(root / "augment1-clean.yaml")
-        Path(recipe).write_text(f"{text}augment: [train]\n", encoding="utf-8")
+        Path(recipe).write_text(text.replace("augment: [train, val]", "augment: [train]"), encoding="utf-8")
     place = root / f"seed{seed}"
     manifest = place / "manifests" / f"{Path(recipe).stem}.csv"
     run = place / "runs" / way.replace(" ", "-").replace(",", "")

@@ -59,7 +59,9 @@ def main() -> None:
         rows = plan(sources, recipe).rows
         planned = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{count:,} rows: read and looked up in {read - begun:.1f} s, {len(sources):,} images, {len(listing.rejected):,} left out")
+    print(
+        f"{count:,} rows: read and looked up in {read - begun:.1f} s, {len(sources):,} images, {len(listing.rejected):,} left out"
+    )
     print(f"planned in {planned - hashed:.1f} s: {len(rows):,} rows; peak memory {peak:.2f} GB")
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant, Written
 from augment.rendering.transforms import expect_image, pipeline
 from common.images import memory
-from common.images.pixels import Picture, Pixels, UnreadableImage, picture, read_image, resize
+from common.images.pixels import Picture, Pixels, UnreadableImage, picture, read_image
+from common.images.resizing import resize
 
 _CHANGED = "its bytes are no longer those that were planned with"
 cv2.setNumThreads(1)  # the pool has a worker a core already
@@ -44,9 +45,10 @@ def run(task: RenderTask) -> RenderResult:
     rendered = [_render_one(decoded.pixels, variant, task.style) for variant in task.variants]
     width, height = task.style.size
     written = []
-    for variant, (jpeg, transform) in zip(task.variants, rendered, strict=True):
-        _write(task.images / variant.path, jpeg)
-        written.append(Written(variant.path, variant.seed, transform, width, height, hashlib.sha256(jpeg).hexdigest()))
+    for variant, (encoded, transform) in zip(task.variants, rendered, strict=True):
+        _write(task.images / variant.path, encoded)
+        sha256 = hashlib.sha256(encoded).hexdigest()
+        written.append(Written(variant.path, variant.seed, transform, width, height, sha256))
     return RenderResult(written, notes=decoded.notes, largest=decoded.largest)
 
 
@@ -60,7 +62,7 @@ def _is_as_planned(task: RenderTask) -> bool:
 
 
 def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple[bytes, str]]:
-    """Decode `data` once and make each variant's JPEG and, as JSON, what was applied to it.
+    """Decode `data` once and make each variant's bytes and, as JSON, what was applied to it.
 
     Raises:
         UnreadableImage: the source can't be decoded.
@@ -72,7 +74,7 @@ def render(data: bytes, variants: Sequence[Variant], style: Style) -> list[tuple
 def _decode(data: bytes, style: Style) -> Picture:
     """As `decode_to` does it, with notes."""
     found = picture(data, style.size, style.max_pixels, style.value_range)
-    return found._replace(pixels=resize(found.pixels, style.size))
+    return found._replace(pixels=resize(found.pixels, style.size, style.fit))
 
 
 def _render_one(image: Pixels, variant: Variant, style: Style) -> tuple[bytes, str]:
@@ -80,10 +82,11 @@ def _render_one(image: Pixels, variant: Variant, style: Style) -> tuple[bytes, s
     if variant.variant > 0:
         image, applied = _transformed(image, variant.seed, style)
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, style.quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, style.quality] if style.format == "jpeg" else []
+    done, encoded = cv2.imencode(f".{style.format}", pixels, options)
     if not done:
-        raise UnreadableImage(f"can't be encoded as JPEG: {pixels.dtype} {pixels.shape}")
-    return jpeg.tobytes(), applied
+        raise UnreadableImage(f"can't be encoded as {style.format.upper()}: {pixels.dtype} {pixels.shape}")
+    return encoded.tobytes(), applied
 
 
 def _transformed(image: Pixels, seed: int, style: Style) -> tuple[Pixels, str]:

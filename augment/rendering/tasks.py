@@ -17,17 +17,26 @@ class Style(NamedTuple):
     transforms: str  # JSON, as in Recipe
     max_pixels: int
     value_range: tuple[float, float] | None = None
+    fit: str = "stretch"
+    format: str = "jpeg"
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Style":
         """What a recipe says of every image alike."""
-        return cls(recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels, recipe.value_range)
+        style = (recipe.size, recipe.quality, recipe.transforms, recipe.max_pixels, recipe.value_range)
+        return cls(*style, recipe.fit, recipe.format)
 
     @property
     def settings(self) -> list[Any]:
-        """The settings as JSON values. A value range only where there is one: sets older than it stay as they are."""
-        size, *others, value_range = self
-        return [list(size), *others, *([list(value_range)] if value_range else [])]
+        """The settings as JSON values; those that came later only where they are not the default, so that older sets stay."""
+        size, quality, transforms, max_pixels, value_range, *later = self
+        changed = {
+            name: value
+            for name, value in zip(("fit", "format"), later, strict=True)
+            if value not in ("stretch", "jpeg")
+        }
+        ranged = [list(value_range)] if value_range else []
+        return [list(size), quality, transforms, max_pixels, *ranged, *([changed] if changed else [])]
 
 
 class Variant(NamedTuple):

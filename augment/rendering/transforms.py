@@ -7,11 +7,12 @@ import random
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from augment.recipe import KERAS_AFFINE, RecipeError
+from augment.recipe import KERAS_AFFINE, ONE_OF, RecipeError
 from augment.rendering.affine import KerasAffine, warp
 from augment.rendering.tasks import Style
 from common.errors import did_you_mean
@@ -25,11 +26,12 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 class Step(NamedTuple):
     """A transform of a recipe: (image, numpy's stream, Python's stream) -> the image changed, and what was drawn.
 
-    Nothing drawn: the image was left as it is.
+    Nothing drawn: the image was left as it is. `p` is how probable a change is; `always` makes it certain.
     """
 
     name: str
-    apply: Callable[[Pixels, np.random.Generator, random.Random], tuple[Pixels, dict[str, Any]]]
+    p: float
+    apply: Callable[..., tuple[Pixels, dict[str, Any]]]
 
 
 _of_thread = threading.local()
@@ -51,11 +53,38 @@ def pipeline(style: Style) -> tuple[Step, ...]:
 
 
 def _pipeline(style: Style) -> tuple[Step, ...]:
-    listed = [item for entry in json.loads(style.transforms) for item in entry.items()]
+    return _steps(json.loads(style.transforms), style)
+
+
+def _steps(transforms: list[dict[str, Any]], style: Style) -> tuple[Step, ...]:
+    own: dict[str, Callable[[dict[str, Any]], Step]] = {
+        KERAS_AFFINE: _keras_affine,
+        ONE_OF: partial(_one_of, style=style),
+    }
     return tuple(
-        _keras_affine(given) if name == KERAS_AFFINE else _of_albumentations(name, given, style)
-        for name, given in listed
+        own[name](given) if name in own else _of_albumentations(name, given, style)
+        for entry in transforms
+        for name, given in entry.items()
     )
+
+
+def _one_of(given: dict[str, Any], style: Style) -> Step:
+    """One of several, with probability p; which, goes by their own p, as albumentations' OneOf has it."""
+    p, steps = given.get("p", 0.5), _steps(given["transforms"], style)
+    shares = [step.p for step in steps]
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1 or not any(shares):
+        raise RecipeError(f"OneOf has p {p!r} and its transforms {shares}, expected numbers from 0 to 1, not all 0")
+
+    def apply(
+        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random, *, always: bool = False
+    ) -> tuple[Pixels, dict[str, Any]]:
+        if not always and python_stream.random() >= p:
+            return image, {}
+        step = python_stream.choices(steps, shares)[0]
+        image, drawn = step.apply(image, numpy_stream, python_stream, always=True)
+        return image, {step.name: {key: value for key, value in drawn.items() if key != "shape"}}
+
+    return Step(ONE_OF, p, apply)
 
 
 def _keras_affine(given: dict[str, Any]) -> Step:
@@ -65,14 +94,15 @@ def _keras_affine(given: dict[str, Any]) -> Step:
         raise RecipeError(_not_taken(KERAS_AFFINE, KerasAffine, given, error)) from None
 
     def apply(
-        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random
+        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random, *, always: bool = False
     ) -> tuple[Pixels, dict[str, Any]]:
-        if affine.p < 1 and not (affine.p > 0 and python_stream.random() < affine.p):  # as albumentations draws it
+        # As albumentations draws it.
+        if not always and affine.p < 1 and not (affine.p > 0 and python_stream.random() < affine.p):
             return image, {}
         drawn = affine.draw(numpy_stream, *image.shape[:2])
         return warp(image, **drawn), drawn
 
-    return Step(KERAS_AFFINE, apply)
+    return Step(KERAS_AFFINE, affine.p, apply)
 
 
 def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
@@ -109,12 +139,12 @@ def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
             expect_image(changed, shape, name)
 
     def apply(
-        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random
+        image: Pixels, numpy_stream: np.random.Generator, python_stream: random.Random, *, always: bool = False
     ) -> tuple[Pixels, dict[str, Any]]:
         transform.set_random_state(numpy_stream, python_stream)
-        return transform(image=image)["image"], transform.get_applied_params()
+        return transform(image=image, force_apply=always)["image"], transform.get_applied_params()
 
-    return Step(name, apply)
+    return Step(name, transform.p, apply)
 
 
 def expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) -> None:

@@ -18,7 +18,7 @@ MARKER = ".evenset.json"  # holds what all of the set's images have in common, i
 JOURNAL = ".journal.csv"  # in the partial folder, and in a finished one while a set takes its place
 _OURS = (MARKER, JOURNAL, f".{MARKER}.tmp", f".{JOURNAL}.tmp")
 # What a killed build may leave in a partial folder beside whole images: images in no journal, and unfinished ones.
-_UNFINISHED = re.compile(r"(?:train|val|test)/[^/]+/(?:\..+\.jpg\.\d+\.tmp|.+-v\d+\.jpg)")
+_UNFINISHED = re.compile(r"(?:train|val|test)/[^/]+/(?:\..+\.(?:jpg|png)\.\d+\.tmp|.+-v\d+\.(?:jpg|png))")
 
 
 def partial(images: Path) -> Path:

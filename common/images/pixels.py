@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -30,6 +29,7 @@ from common.images.pictures import (
     orientation_of,
     upright,
 )
+from common.images.resizing import resize
 from common.images.samples import Range, from_fewer_bits
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "header",
     "picture",
     "read_image",
-    "resize",
 ]
 
 Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the limit the caller gives
@@ -134,15 +133,16 @@ def decode_to(
     size: tuple[int, int],
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
+    fit: str = "stretch",
 ) -> Pixels:
-    """Decode an image file and stretch it to (width, height): the one way from a file to a network's input.
+    """Decode an image file and bring it to (width, height): the one way from a file to a network's input.
 
     A set's variant 0 is this, written as a JPEG and read again.
 
     Raises:
         UnreadableImage: as `decode` has it.
     """
-    return resize(decode(data, size, max_pixels, value_range), size)
+    return resize(decode(data, size, max_pixels, value_range), size, fit)
 
 
 def picture(
@@ -170,15 +170,6 @@ def picture(
     if not set(WARNINGS).intersection(found.notes) and found.pixels.max() < DARK:
         return found._replace(notes=(*found.notes, NEARLY_BLACK))
     return found
-
-
-def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Stretch an image to (width, height): area-averaged when it shrinks, bilinear when it grows."""
-    if image.shape[1::-1] == size:
-        return image
-    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized.astype(np.uint8, copy=False)
 
 
 @contextmanager

@@ -37,6 +37,20 @@ def recipe(**values: Any) -> Recipe:
     return resolve("set", {"transforms": transforms, "augmented_share": "even", **values}, "set.yaml")
 
 
+@pytest.mark.parametrize(("per_class", "train"), [("largest", 24), ("smallest", 6)])
+def test_classes_are_filled_to_the_largest_or_cut_to_the_smallest(per_class: str, train: int) -> None:
+    """Of 10 and 30 sources (and one more of each in test): 24 and 8 train; both hold as many as the larger or the smaller."""
+    rows = [(f"{c}/{n}.png", "", c, f"{c}{n}", f"{c}{n}") for c, most in (("A", 8), ("B", 30)) for n in range(most)]
+    rows += [(f"test/{c}/{n}.png", "test", c, f"t{c}{n}", f"t{c}{n}") for c in "AB" for n in range(50)]
+    columns = ["source", "split", "label", "group", "source_sha256"]
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    planned = plan(table, recipe(per_class=per_class, augmented_share=None)).rows
+    counts = planned.groupby(["split", "label"]).size()
+    assert counts["train"].to_dict() == {"A": train, "B": train}
+    assert counts["test"].to_dict() == {"A": 50, "B": 50}
+    assert (planned.loc[planned["split"] != "train", "variant"] == 0).all()
+
+
 COUNTS = st.dictionaries(st.sampled_from(["0", "01", "TRUE", "größe"]), st.integers(4, 60), min_size=2)
 
 
@@ -162,10 +176,11 @@ def test_settings_out_of_range_are_named(values: dict[str, Any], named: str) -> 
 
 
 def test_validation_is_of_originals_where_augmentation_is_even() -> None:
-    """`augment: [train]` goes with a share unless the recipe says otherwise; without a share it is as it was."""
+    """`augment: [train]` unless the recipe says otherwise; the study's recipes keep what the study did."""
     assert recipe().augment == ("train",)
     assert recipe(augment=["val", "train"]).augment == ("train", "val")
-    assert recipe(augmented_share=None).augment == ("train", "val")
+    assert recipe(augmented_share=None).augment == ("train",)
+    assert [load(name).augment for name in ("augment1", "augment2")] == [("train", "val")] * 2
     assert recipe(augmented_share=None, augment=["train"], per_class=50).targets == {
         "train": 40,
         "val": None,
@@ -175,7 +190,7 @@ def test_validation_is_of_originals_where_augmentation_is_even() -> None:
 
 def test_a_difference_of_more_than_ten_points_is_warned_of() -> None:
     """By split, with both classes' shares and the line that mends it; 10 points are none."""
-    rows = plan(sources({"A": 10, "B": 40}), recipe(augmented_share=None, per_class=50)).rows
+    rows = plan(sources({"A": 10, "B": 40}), recipe(augmented_share=None, per_class=50, augment=["train", "val"])).rows
     (train, val) = unevenness(rows)
     assert "train: 72% of the images of A are augmented and 0% of B's" in train
     assert "`augmented_share: even`" in train

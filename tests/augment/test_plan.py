@@ -31,7 +31,7 @@ def table(rows: list[tuple[str, str, str, str, str]]) -> pd.DataFrame:
 
 def recipe(**values: Any) -> Recipe:
     """A recipe with one transform."""
-    return Recipe(**{"name": "set", "transforms": FLIP, **values})
+    return Recipe(**{"name": "set", "transforms": FLIP, "augment": ("train", "val"), **values})
 
 
 def same(first: Plan, second: Plan) -> bool:

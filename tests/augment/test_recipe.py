@@ -87,6 +87,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         test: 0
         keep_source_val: true
         size: [64, 48]
+        fit: crop
+        format: png
         quality: 80
         seed: 9223372036854775807
         max_pixels: 1000000
@@ -103,6 +105,9 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "test": 0.0,
         "keep_source_val": True,
         "size": [64, 48],
+        "fit": "crop",
+        "format": "png",
+        "list": None,
         "quality": 80,
         "seed": 2**63 - 1,
         "max_pixels": 1_000_000,
@@ -123,7 +128,7 @@ def test_one_number_is_a_square(tmp_path: Path) -> None:
 )
 def test_the_targets_of_a_class_add_up(tmp_path: Path, per_class: int, val: float, train: int, held_out: int) -> None:
     """Train and val together hold per_class images, the validation share rounded."""
-    recipe = load(str(save(tmp_path, f"per_class: {per_class}\nval: {val}")))
+    recipe = load(str(save(tmp_path, f"per_class: {per_class}\nval: {val}\naugment: [train, val]")))
     assert recipe.targets == {"train": train, "val": held_out, "test": None}
 
 

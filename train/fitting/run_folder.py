@@ -41,6 +41,8 @@ def describe(
     fine_tune_precision: str = "float32",
 ) -> dict[str, Any]:
     """All that decides a run's outcome, as settings.json has it. `weights` is the digest of the backbone's."""
+    recipe = dataset.card.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
     return {
         "set": dataset.card.get("name", manifest.stem),
         "notice": dataset.card.get("notice", ""),
@@ -50,7 +52,8 @@ def describe(
         "classes": list(dataset.classes),
         "positive": dataset.positive,
         "size": list(dataset.size),
-        "value_range": recipe.get("value_range") if isinstance(recipe := dataset.card.get("recipe"), dict) else None,
+        "value_range": recipe.get("value_range"),
+        "fit": recipe.get("fit", "stretch"),
         "images": {split: len(dataset.of(split)) for split in ("train", "val", "test")},
         **asdict(settings),
         "weights_digest": weights,

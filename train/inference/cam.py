@@ -19,7 +19,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.images.pixels import Pixels, decode, resize
+from common.images.pixels import Pixels, decode
+from common.images.resizing import resize
 from manifests.contract import write_atomically
 from train.inference.predict import Draw, Found, display_name
 from train.inference.predictor import Trained
@@ -69,16 +70,23 @@ class GradCam:
         return tf.gather(logits, classes, batch_dims=1)
 
 
-def figure(data: bytes, heat: NDArray[np.float32], title: str, label: str) -> bytes:
-    """A PNG of an image beside itself under its heat, both of its own aspect.
+def figure(
+    data: bytes, heat: NDArray[np.float32], title: str, label: str, size: tuple[int, int], fit: str = "stretch"
+) -> bytes:
+    """A PNG of an image beside itself under its heat: of its own aspect, or padded or cropped as the network takes it.
 
     Args:
         data: the image's file.
         heat: float32 (rows, columns), 0..1.
         title: what stands above.
         label: whose evidence it is.
+        size: (width, height) that the network takes.
+        fit: as `resize` has it.
     """
     image = _shown(decode(data, (_LARGEST, _LARGEST)))
+    if fit != "stretch":  # else the heat, stretched to the image, would lie elsewhere
+        scale = _LARGEST / max(size)
+        image = resize(image, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), fit)
     height, width = image.shape[:2]
     drawn = Figure(figsize=(2 * 4.2 * max(0.5, min(2.5, width / height)) + 1.2, 4.2 + 0.7), layout="constrained")
     drawn.suptitle(title, parse_math=False)
@@ -105,7 +113,7 @@ def drawer(trained: Trained, folder: Path) -> Draw:
         heat = cam.heat(image[None], np.array([index]))[0]
         title = f"{display_name(Path(entry.name))}: {label}, probability {probability:.3f}"
         name = file_name(str(entry.path), entry.name)
-        write_atomically(folder / name, figure(data, heat, title, label))
+        write_atomically(folder / name, figure(data, heat, title, label, trained.size, trained.fit))
         return name
 
     return draw

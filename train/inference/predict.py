@@ -163,7 +163,7 @@ def _read(entry: Found, trained: Trained, record: Record | None) -> _Read:
         return _Read(b"", None, entry.error)
     try:
         data = read_image(entry.path)
-        image = decode_to(data, trained.size, value_range=trained.value_range)
+        image = decode_to(data, trained.size, value_range=trained.value_range, fit=trained.fit)
         return _Read(data, image, "", record.known(data) if record else "")
     except OSError as error:
         return _Read(b"", None, f"can't be read: {error.strerror}")

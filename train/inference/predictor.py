@@ -44,6 +44,12 @@ class Trained(NamedTuple):
         return None
 
     @property
+    def fit(self) -> str:
+        """How the set's recipe brought images to their size: stretch, pad or crop."""
+        found = self.settings.get("fit")
+        return found if found in ("pad", "crop") else "stretch"
+
+    @property
     def backbone(self) -> keras.Model:
         """The part between preprocessing and pooling."""
         return self.model.layers[2]

@@ -110,7 +110,9 @@ def test_the_picture_has_the_images_own_aspect() -> None:
     Image.fromarray(np.full((300, 900), 128, np.uint8)).save(file, "PNG")
     heat = np.zeros((7, 7), np.float32)
     heat[0, 6] = 1
-    drawn = np.asarray(Image.open(io.BytesIO(cam.figure(file.getvalue(), heat, "t", "c"))).convert("RGB")).astype(int)
+    drawn = np.asarray(
+        Image.open(io.BytesIO(cam.figure(file.getvalue(), heat, "t", "c", (48, 48)))).convert("RGB")
+    ).astype(int)
     gray = (np.abs(drawn - 128) <= 1).all(axis=2)
     columns = np.flatnonzero(gray.any(axis=0) & (gray.sum(axis=0) > 20))
     left = columns[: np.flatnonzero(np.diff(columns) > 3)[0] + 1]
