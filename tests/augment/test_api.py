@@ -13,7 +13,9 @@ from manifests import contract
 def place(tmp_path: Path, make_source) -> Path:
     """A folder with a source and a recipe."""
     make_source(tmp_path / "source", {"train/0": 6, "train/01": 9, "test/0": 2, "test/01": 2})
-    (tmp_path / "set.yaml").write_text("per_class: 15\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n")
+    (tmp_path / "set.yaml").write_text(
+        "per_class: 15\naugment: [train, val]\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+    )
     return tmp_path
 
 

@@ -268,7 +268,9 @@ def test_a_source_that_is_no_set_is_one_line(tmp_path: Path, call) -> None:
 @pytest.fixture
 def build(tmp_path: Path, source: Path, call):
     """A function (options) -> result that builds the source folder."""
-    (tmp_path / "set.yaml").write_text("per_class: 20\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n")
+    (tmp_path / "set.yaml").write_text(
+        "per_class: 20\naugment: [train, val]\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+    )
 
     def invoke(*options: str):
         words = ("--recipe", tmp_path / "set.yaml", "--source", source, "--root", tmp_path)

@@ -33,7 +33,7 @@ from common.process_pool import ProcessPool
 from manifests import contract
 
 AFFINE = json.dumps([{"KerasAffine": {"rotation_range": 10, "zoom_range": 0.2}}])
-SMALL = Recipe("set", transforms=AFFINE, per_class=20, size=(32, 24))
+SMALL = Recipe("set", transforms=AFFINE, per_class=20, augment=("train", "val"), size=(32, 24))
 COUNTS = {
     "train/NORMAL": 5,
     "train/PNEUMONIA": 12,
@@ -591,7 +591,9 @@ def long_build(tmp_path_factory, make_source, start: Start) -> tuple[Path, dict[
         f"{split}/{label}": 45 if split == "train" else 3 for split in ("train", "test") for label in ("NORMAL", "b")
     }
     make_source(root / "source", counts)
-    (root / "set.yaml").write_text("per_class: 1500\nsize: 64\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n")
+    (root / "set.yaml").write_text(
+        "per_class: 1500\naugment: [train, val]\nsize: 64\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+    )
     process = start(root)
     _, complaint = process.communicate(timeout=120)
     assert (process.returncode, complaint) == (0, "")

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from augment.cli import main
 from manifests import contract
 
-RECIPE = "per_class: 20\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+RECIPE = "per_class: 20\naugment: [train, val]\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
 
 
 def commands(command: click.Command, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -192,7 +192,7 @@ def test_a_dry_run_writes_nothing(folder: Path) -> None:
 
 def wrong_recipe(folder: Path) -> list[str]:
     (folder / "set.yaml").write_text("per_class: many")
-    return ["set.yaml: per_class is 'many', expected a whole number from 1 to"]
+    return ["set.yaml: per_class is 'many', expected largest, smallest or a whole number from 1 to"]
 
 
 def unknown_recipe(folder: Path) -> list[str]:
@@ -206,7 +206,7 @@ def unsafe_recipe(folder: Path) -> list[str]:
 
 
 def unknown_transform(folder: Path) -> list[str]:
-    (folder / "set.yaml").write_text("per_class: 20\ntransforms: [RotateBy]")
+    (folder / "set.yaml").write_text("per_class: 20\naugment: [train, val]\ntransforms: [RotateBy]")
     return ["transform 'RotateBy' is not known; expected KerasAffine or a name from albumentations"]
 
 
@@ -333,7 +333,7 @@ def test_an_interrupted_build_says_how_to_go_on(folder: Path, make_source, envir
 def test_scripts_get_json_or_silence(tmp_path: Path, make_source, call) -> None:
     """--json prints one JSON value and nothing else, --quiet nothing at all; errors are printed in any case."""
     make_source(tmp_path / "source", {"NORMAL": 6, "b": 9})
-    (tmp_path / "set.yaml").write_text("per_class: 10\ntransforms: [HorizontalFlip]\n")
+    (tmp_path / "set.yaml").write_text("per_class: 10\naugment: [train, val]\ntransforms: [HorizontalFlip]\n")
     words = ("build", "--recipe", tmp_path / "set.yaml", "--source", tmp_path / "source", "--root", tmp_path)
     dry = call(*words, "--dry-run", "--json")
     assert dry.exit_code == 0, dry.stderr

@@ -13,7 +13,7 @@ from PIL import Image
 
 from manifests import contract
 
-RECIPE = "per_class: 20\nsize: [32, 24]\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+RECIPE = "per_class: 20\naugment: [train, val]\nsize: [32, 24]\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
 COUNTS = {"train/NORMAL": 5, "train/PNEUMONIA": 12, "test/NORMAL": 2, "test/PNEUMONIA": 3}
 IMAGES, MANIFEST, CARD = "data/augmented/set", "manifests/set.csv", "manifests/set.json"
 CLEAN = f"{MANIFEST}: every image is as recorded.\n"

@@ -24,7 +24,7 @@ from augment.gallery.page import _likeness, sample
 from augment.gallery.ssim import MOST, extremes, pairs, share, ssim
 from manifests import contract
 
-RECIPE = "per_class: 20\nsize: [32, 24]\nseed: 7\ntransforms: [{KerasAffine: {rotation_range: 9, zoom_range: 0.1}}]\n"
+RECIPE = "per_class: 20\naugment: [train, val]\nsize: [32, 24]\nseed: 7\ntransforms: [{KerasAffine: {rotation_range: 9, zoom_range: 0.1}}]\n"
 COUNTS = {"train/NORMAL": 5, "train/PNEUMONIA": 30, "test/NORMAL": 2, "test/PNEUMONIA": 3}
 MANIFEST, PAGE = "manifests/set.csv", "manifests/set.gallery.html"
 
@@ -216,7 +216,7 @@ def test_hostile_names_stay_text(tmp_path: Path, make_source, monkeypatch, call)
     evil = "<!--<script>&amp;'\"%41 #?.jpeg"
     next((tmp_path / "source/train" / classes[0]).iterdir()).rename(tmp_path / "source/train" / classes[0] / evil)
     (tmp_path / "source/NOTICE").write_text("</script><b>notice</b>")
-    (tmp_path / "set.yaml").write_text("per_class: 6\nsize: 16\ntransforms: [HorizontalFlip]\n")
+    (tmp_path / "set.yaml").write_text("per_class: 6\naugment: [train, val]\nsize: 16\ntransforms: [HorizontalFlip]\n")
     monkeypatch.chdir(tmp_path)
     built = call("build", "--recipe", "set.yaml", "--source", "source")
     assert built.exit_code == 0, built.output

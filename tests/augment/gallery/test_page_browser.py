@@ -15,7 +15,7 @@ from PIL import Image
 from manifests import contract
 
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
-RECIPE = "per_class: 40\nsize: [48, 36]\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+RECIPE = "per_class: 40\naugment: [train, val]\nsize: [48, 36]\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 
 

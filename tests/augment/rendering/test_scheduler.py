@@ -149,7 +149,9 @@ def command(tmp_path: Path, environment) -> Command:
 @pytest.fixture
 def source(tmp_path: Path, make_source) -> Path:
     """Two classes with a test split, and a recipe for them."""
-    (tmp_path / "set.yaml").write_text("per_class: 60\nsize: 48\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n")
+    (tmp_path / "set.yaml").write_text(
+        "per_class: 60\naugment: [train, val]\nsize: 48\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+    )
     counts = {"train/NORMAL": 12, "train/01": 12, "test/NORMAL": 3, "test/01": 3}
     return make_source(tmp_path / "source", counts)
 

@@ -227,7 +227,9 @@ def unprivileged() -> list[str]:
 @pytest.mark.parametrize("locked", ["train/NORMAL/IM-0001-0001.jpeg", "train/NORMAL"])
 def test_what_may_not_be_read_is_rejected(tmp_path: Path, source: Path, environment, locked: str) -> None:
     """An image without read permission is rejected and made up for; a folder without it is one line of error."""
-    (tmp_path / "set.yaml").write_text("per_class: 20\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]")
+    (tmp_path / "set.yaml").write_text(
+        "per_class: 20\naugment: [train, val]\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]"
+    )
     (source / locked).chmod(0)
     command = [*unprivileged(), sys.executable, "-m", "augment", "build", "--recipe", "set.yaml", "--source", "source"]
     try:
@@ -287,7 +289,7 @@ def test_a_class_with_one_image(tmp_path: Path, source: Path, build) -> None:
     """It can't be in train and val: one line that says so and what to do; without val it is enough to augment from."""
     (source / "train" / "rare").mkdir()
     Image.fromarray(picture()).save(source / "train" / "rare" / "only.png")
-    recipe = "per_class: 10\nsize: 16\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+    recipe = "per_class: 10\naugment: [train, val]\nsize: 16\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
     result = build(recipe)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(
@@ -314,7 +316,9 @@ def test_a_target_of_nothing_is_one_line(tmp_path: Path, build) -> None:
 @pytest.mark.slow
 def test_a_target_of_a_million_is_planned(tmp_path: Path, build) -> None:
     """per_class: 1000000, planned and counted but not rendered: the classes meet it exactly."""
-    result = build("per_class: 1000000\nsize: 16\ntransforms: [{KerasAffine: {}}]\n", "--dry-run")
+    result = build(
+        "per_class: 1000000\naugment: [train, val]\nsize: 16\ntransforms: [{KerasAffine: {}}]\n", "--dry-run"
+    )
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines()]
     for split, label, sources, images in (("train", "NORMAL", "3", "800,000"), ("val", "NORMAL", "1", "200,000")):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from manifests import contract
 
-RECIPE = "per_class: 20\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+RECIPE = "per_class: 20\naugment: [train, val]\nsize: 32\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "1")
 MANIFEST = Path("manifests/set.csv")
 

@@ -269,7 +269,7 @@ def test_threads_that_render_at_once_change_nothing(tmp_path: Path, make_source)
     """One thread and four, with transforms of albumentations: the same bytes, and the same recorded parameters."""
     make_source(tmp_path / "source", {"NORMAL": 12, "TRUE": 12}, size=(64, 64))
     (tmp_path / "set.yaml").write_text(
-        "per_class: 150\nsize: 48\ntransforms:\n- Rotate: {limit: 20}\n- GaussNoise\n- RandomBrightnessContrast: {p: 0.7}\n"
+        "per_class: 150\naugment: [train, val]\nsize: 48\ntransforms:\n- Rotate: {limit: 20}\n- GaussNoise\n- RandomBrightnessContrast: {p: 0.7}\n"
     )
     recipe = load(str(tmp_path / "set.yaml"))
     manifests = []

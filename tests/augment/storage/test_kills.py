@@ -14,7 +14,7 @@ import pytest
 from tests.killing import kill_one
 
 KILLS = int(os.environ.get("EVENSET_KILLS", "20"))
-RECIPE = "per_class: 200\nsize: 96\ntransforms: [{KerasAffine: {rotation_range: 9, zoom_range: 0.2}}]\n"
+RECIPE = "per_class: 200\naugment: [train, val]\nsize: 96\ntransforms: [{KerasAffine: {rotation_range: 9, zoom_range: 0.2}}]\n"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "2")
 
 

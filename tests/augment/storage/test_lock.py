@@ -12,7 +12,7 @@ import pytest
 from augment.storage.lock import LockError, held
 from manifests import contract
 
-RECIPE = "per_class: 20\nsize: [32, 24]\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
+RECIPE = "per_class: 20\naugment: [train, val]\nsize: [32, 24]\ntransforms: [{KerasAffine: {rotation_range: 9}}]\n"
 IMAGES, MANIFEST = "data/augmented/set", "manifests/set.csv"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "1")
 # Enters the lock of the places it is given, says so, and waits until its input ends.
