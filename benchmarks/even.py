@@ -2,10 +2,12 @@
 
 For each seed of the set and of training, builds and trains: the data as they are; the same with class weights; augment1,
 the study's recipe; augment1 with a validation of originals; and `even`, where both classes have the same share of
-augmented images. All are measured on the same test images. What was built and trained before is not done again.
+augmented images. All are measured on the same test images. The predictions of seeds that were trained before lie in benchmarks/even
+(image, patient, class and scores of the published test set), so that the tables can be made without training.
 """
 
 import argparse
+import gzip
 import json
 import subprocess
 import sys
@@ -30,6 +32,7 @@ WAYS = {  # name -> recipe, options of `fit`
     "augment1, clean validation": ("augment1-clean", ()),
     "even": ("even", ()),
 }
+PHASES = ("frozen", "fine-tuned")
 FIGURES = ("accuracy at 0.5", "accuracy at the chosen threshold", "AUROC")
 Floats = NDArray[np.floating[Any]]
 
@@ -57,16 +60,36 @@ def trained(way: str, seed: int, source: Path, root: Path, weights: str) -> Path
     return run
 
 
-def tested(run: Path) -> dict[str, pd.DataFrame]:
-    """By phase the run's test images, sorted: label, group, probability, and whether each decision is right."""
+def tested(run: Path) -> pd.DataFrame:
+    """A run's test images, by checksum: label, group, and by phase the score and whether the decisions are right."""
     settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     rows = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
     rows = rows[rows["split"] == "test"].sort_values("source_sha256", kind="stable")
-    rows["score"] = rows[tables.probability(settings["positive"])]
-    rows["positive"] = rows["label"] == settings["positive"]
-    for point, figure in (("0.5", FIGURES[0]), ("chosen", FIGURES[1])):
-        rows[figure] = rows[f"predicted ({point})"] == rows["label"]
-    return {phase: part.reset_index(drop=True) for phase, part in rows.groupby("phase")}
+    first = rows[rows["phase"] == PHASES[0]].reset_index(drop=True)
+    found = first[["label", "group"]].assign(positive=first["label"] == settings["positive"])
+    for phase in PHASES:
+        part = rows[rows["phase"] == phase].reset_index(drop=True)
+        found[f"{phase}: score"] = part[tables.probability(settings["positive"])]
+        for point, figure in (("0.5", FIGURES[0]), ("chosen", FIGURES[1])):
+            found[f"{phase}: {figure}"] = (part[f"predicted ({point})"] == part["label"]).astype(int)
+    return found
+
+
+def of_seed(seed: int, chosen: argparse.Namespace, root: Path, weights: str) -> dict[str, pd.DataFrame]:
+    """Each way's test images for one seed: as kept in the folder of results, or trained, and then kept there."""
+    file = chosen.results / f"seed{seed}.csv.gz"
+    if not file.is_file():
+        ways = [tested(trained(way, seed, chosen.source.resolve(), root, weights)).assign(way=way) for way in WAYS]
+        chosen.results.mkdir(parents=True, exist_ok=True)
+        text = pd.concat(ways).to_csv(index=False, lineterminator="\n", float_format="%.7g")
+        file.write_bytes(gzip.compress(text.encode(), mtime=0))
+    rows = pd.read_csv(file, dtype={"label": str, "group": str, "way": str}, keep_default_na=False)
+    return {str(way): part.reset_index(drop=True) for way, part in rows.groupby("way")}
+
+
+def of_phase(rows: pd.DataFrame, phase: str) -> pd.DataFrame:
+    """A way's test images with the columns of one phase."""
+    return rows.rename(columns=lambda name: name.removeprefix(f"{phase}: "))
 
 
 def figures(runs: list[pd.DataFrame], weights: Floats) -> dict[str, Floats]:
@@ -105,25 +128,25 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="the folder of the study's X-rays")
     parser.add_argument("root", type=Path, help="a folder for sets and runs; it takes about 15 GB")
     parser.add_argument("--weights", default="imagenet", help="as `fit` takes them")
+    kept = Path(__file__).with_suffix("")
+    parser.add_argument(
+        "--results", type=Path, default=kept, help="each seed's predictions; what is there is not trained"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     chosen = parser.parse_args()
     root = chosen.root.resolve()
     root.mkdir(parents=True, exist_ok=True)
     weights = str(Path(chosen.weights).resolve()) if Path(chosen.weights).is_file() else chosen.weights
-    runs: dict[str, list[dict[str, pd.DataFrame]]] = {way: [] for way in WAYS}
-    for seed in range(chosen.seeds):
-        for way in WAYS:
-            runs[way].append(tested(trained(way, seed, chosen.source.resolve(), root, weights)))
+    seeds = [of_seed(seed, chosen, root, weights) for seed in range(chosen.seeds)]
+    runs = {(way, phase): [of_phase(seed[way], phase) for seed in seeds] for way in WAYS for phase in PHASES}
     print(f"Mean over {chosen.seeds} seeds [95 % interval over the test patients]; least to most of the seeds\n")
     print(f"| | phase | {' | '.join(FIGURES)} |\n| --- | --- | --: | --: | --: |")
-    for way, of_way in runs.items():
-        for phase in ("frozen", "fine-tuned"):
-            print(f"| {way} | {phase} | {' | '.join(line([run[phase] for run in of_way], None))} |")
+    for (way, phase), of_way in runs.items():
+        print(f"| {way} | {phase} | {' | '.join(line(of_way, None))} |")
     print(f"\n| difference | phase | {' | '.join(FIGURES)} |\n| --- | --- | --: | --: | --: |")
-    for other in list(WAYS)[:-1]:
-        for phase in ("frozen", "fine-tuned"):
-            first, second = ([run[phase] for run in runs[way]] for way in ("even", other))
-            print(f"| even - {other} | {phase} | {' | '.join(line(first, second))} |")
+    for (way, phase), of_way in runs.items():
+        if way != "even":
+            print(f"| even - {way} | {phase} | {' | '.join(line(runs['even', phase], of_way))} |")
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ def test_usual_transforms_work_on_gray_and_colour(name: str) -> None:
             "transform 'HorizontalFlop' is not known; expected KerasAffine or a name from albumentations 2",
         ),
         ({"Compose": {"transforms": []}}, "transform 'Compose' is not known"),
-        ({"OneOf": {}}, "transform 'OneOf' is not known"),
+        ({"SomeOf": {}}, "transform 'SomeOf' is not known"),
         ({"os": {}}, "transform 'os' is not known"),
         ({"__doc__": {}}, "transform '__doc__' is not known"),
         ({"": {}}, "transform '' is not known"),
