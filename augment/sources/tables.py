@@ -106,11 +106,15 @@ def _rows_of(path: Path) -> "Iterator[Any]":
 
 
 def _opened(path: Path) -> IO[str]:
-    with path.open("rb") as file:
-        start = file.read(2)
-    encoding = next((name for mark, name in _BOMS if start == mark), "utf-8-sig")
     if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding=encoding, newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    with path.open("rb") as file:
+        start = file.read(1024)
+    encoding = next((name for mark, name in _BOMS if start.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and b"\0" in start:
+        raise ScanError(
+            f"{path}: is neither a folder nor a list (CSV, TSV, Parquet); unpack an archive, save a spreadsheet as CSV"
+        )
     return path.open(encoding=encoding, newline="")
 
 

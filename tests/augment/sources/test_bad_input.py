@@ -308,7 +308,7 @@ def test_a_target_of_nothing_is_one_line(tmp_path: Path, build) -> None:
     """per_class: 0 names setting, value and what is expected."""
     result = build("per_class: 0\n")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "per_class is 0, expected a whole number from 1 to 1,000,000,000" in result.stderr
+    assert "per_class is 0, expected largest, smallest or a whole number from 1 to 1,000,000,000" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.glob("manifests/*"))
 

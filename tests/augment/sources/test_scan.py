@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -537,11 +538,22 @@ def test_a_class_may_be_empty_in_one_split(kermany: Path) -> None:
     assert len(look(kermany).sources) == 13
 
 
-@pytest.mark.parametrize("place", ["missing", "file"])
-def test_a_source_that_is_no_folder_is_refused(tmp_path: Path, place: str) -> None:
-    """A path that isn't there, or a file: the message names it."""
-    (tmp_path / "file").touch()
-    with pytest.raises(ScanError, match="no such folder; --source takes"):
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("missing", "no such folder; --source takes"),
+        ("empty", "is empty; expected a line with the columns' names"),
+        ("set.zip", "is neither a folder nor a list .* unpack an archive, save a spreadsheet as CSV"),
+        ("broken.csv.gz", "broken.csv.gz: can't be read: Not a gzipped file"),
+    ],
+)
+def test_a_source_that_is_neither_folder_nor_list_is_refused(tmp_path: Path, place: str, message: str) -> None:
+    """A path that isn't there, an archive, a spreadsheet: the message names it and says what to give."""
+    (tmp_path / "empty").touch()
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("A/1.png", b"")
+    (tmp_path / "broken.csv.gz").write_bytes(b"path,label\n")
+    with pytest.raises(ScanError, match=message):
         look(tmp_path / place)
 
 
