@@ -131,7 +131,7 @@ def test_an_update_of_a_package_that_the_recipe_does_not_use_changes_nothing(cal
     assert call(*BUILD).exit_code == 0
     packages = {"evenset", "numpy", "opencv-python-headless", "pillow", "simplejpeg"}
     assert set(contract.read_card(MANIFEST)["versions"]) == packages
-    Path("set.yaml").write_text(RECIPE.replace("[", "[HorizontalFlip, "))
+    Path("set.yaml").write_text(RECIPE.replace("transforms: [", "transforms: [HorizontalFlip, "))
     assert call(*BUILD).exit_code == 0
     assert set(contract.read_card(MANIFEST)["versions"]) == packages | {"albumentations", "albucore", "scipy"}
 

@@ -16,7 +16,7 @@ from augment.storage.image_folder import partial, replaced, stray
 from augment.storage.place import Place
 from manifests import contract
 
-RECIPE = "per_class: {}\nsize: {}\ntransforms: [{{KerasAffine: {{rotation_range: 9}}}}]\n"
+RECIPE = "per_class: {}\naugment: [train, val]\nsize: {}\ntransforms: [{{KerasAffine: {{rotation_range: 9}}}}]\n"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "1")
 IMAGES, MANIFEST = Path("data/augmented/set"), Path("manifests/set.csv")
 

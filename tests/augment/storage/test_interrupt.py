@@ -23,7 +23,7 @@ from augment.rendering.tasks import RenderTask, Style, Variant
 from augment.sources.scan import digest
 from manifests import contract
 
-RECIPE = "per_class: {}\nsize: [64, 64]\ntransforms: [{{KerasAffine: {{rotation_range: 9, zoom_range: 0.2}}}}]\n"
+RECIPE = "per_class: {}\naugment: [train, val]\nsize: [64, 64]\ntransforms: [{{KerasAffine: {{rotation_range: 9, zoom_range: 0.2}}}}]\n"
 IMAGES, PARTIAL, MANIFEST = "data/augmented/set", "data/augmented/.set.partial", "manifests/set.csv"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "2")
 TARGETS = (300, 400)  # images a class
