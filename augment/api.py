@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     seed: int | None  # takes the place of the recipe's
     on_leak: Literal["error", "drop"]  # a patient or an image in two of the source's splits
     on_conflict: Literal["error", "drop"]  # an image whose bytes stand in two classes
+    group_key: Place | None  # a file of 16 bytes or more, which the patients of `group_tag` are hashed with
 
 
 def build(
@@ -114,8 +115,10 @@ def _scanned(name: str, source: Path, options: Options) -> "Iterator[tuple[Recip
     preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
     with ProcessPool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
         from augment import building  # noqa: F401  # most of what takes time to import
+        from augment.sources.dicom_tags import group_tag
         from augment.sources.scan import scan
 
         with progress("reading", "files") as show:
-            scanned = scan(source, recipe.group, workers, show, recipe.list)
+            tag = group_tag(recipe, options.get("group_key"))
+            scanned = scan(source, recipe.group, workers, show, recipe.list, tag)
         yield recipe, scanned, executor

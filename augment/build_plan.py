@@ -23,12 +23,14 @@ from manifests.contract import SPLITS
 # The packages whose version can change the bytes of any set, and those that only albumentations' transforms go through.
 _PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
 _TRANSFORM_PACKAGES = ("albumentations", "albucore", "scipy")
+_DICOM_PACKAGES = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg")
 
 
-def versions(recipe: Recipe) -> dict[str, str]:
+def versions(recipe: Recipe, *, has_dicom: bool = False) -> dict[str, str]:
     """Evenset's version and those of the packages that the bytes of a recipe's images depend on."""
     found = {"evenset": __version__}
-    for package in (*_PACKAGES, *(_TRANSFORM_PACKAGES if recipe.uses_albumentations else ())):
+    more = (*(_TRANSFORM_PACKAGES if recipe.uses_albumentations else ()), *(_DICOM_PACKAGES if has_dicom else ()))
+    for package in (*_PACKAGES, *more):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
@@ -67,9 +69,14 @@ class BuildPlan(NamedTuple):
         return describe_groups(sources[~unreadable], self.recipe.group, self.scanned.list_format)
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Evenset's version and those of the packages that its images' bytes depend on."""
+        return versions(self.recipe, has_dicom=self.scanned.has_dicom)
+
+    @property
     def making(self) -> dict[str, Any]:
         """What decides an image's bytes beside its source, its number and its seed, as JSON values."""
-        return {"style": Style.of(self.recipe).settings, "versions": versions(self.recipe)}
+        return {"style": Style.of(self.recipe).settings, "versions": self.versions}
 
     @property
     def fingerprint(self) -> str:
@@ -95,7 +102,7 @@ class BuildPlan(NamedTuple):
     @property
     def warnings(self) -> list[str]:
         """What a user should know of this set before trusting a number that is measured on it."""
-        found = list(filter(None, [self.groups.warning]))
+        found = list(filter(None, [self.groups.warning, *self.scanned.warnings]))
         for split, label in self.planned.absent:
             found.append(
                 f"class {label} has no image in {split}: what is measured there says nothing of {label}, and figures that "
@@ -123,7 +130,7 @@ class BuildPlan(NamedTuple):
             "groups": {"known": groups.are_known, "matched": groups.matched, "of": groups.of},
             "warnings": self.warnings,
             "counts": counts,
-            "versions": versions(self.recipe),
+            "versions": self.versions,
             "fingerprint": self.fingerprint,
             "rejected": [entry._asdict() for entry in self.rejected],
         }
@@ -169,7 +176,7 @@ def suspects(sources: pd.DataFrame) -> list[str]:
 def known_unreadable(scanned: Scan, recipe: Recipe, card: dict[str, Any]) -> list[Rejected]:
     """The sources that the build behind `card` could not decode, that are still the same and would be decoded alike."""
     then, wanted = card.get("recipe"), recipe.as_dict()
-    if card.get("versions") != versions(recipe) or not isinstance(then, dict):
+    if card.get("versions") != versions(recipe, has_dicom=scanned.has_dicom) or not isinstance(then, dict):
         return []
     if any(then.get(setting) != wanted.get(setting) for setting in ("size", "max_pixels", "value_range")):
         return []

@@ -65,6 +65,12 @@ def main() -> None:
     show_default=True,
     help="What to do with an image whose bytes stand in two classes: stop, or leave all its copies out.",
 )
+@click.option(
+    "--group-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A secret file of 16 bytes or more, with which the patients of the recipe's `group_tag` (DICOM) are hashed.",
+)
 @click.option("--dry-run", is_flag=True, help="Decode the sources, say what would be built, and write nothing.")
 @quiet
 @as_json
@@ -78,6 +84,7 @@ def build(
     seed: int | None,
     on_leak: Literal["error", "drop"],
     on_conflict: Literal["error", "drop"],
+    group_key: Path | None,
     dry_run: bool,
     **_: bool,
 ) -> None:
@@ -93,6 +100,7 @@ def build(
     """
     with one_line_errors("Run the same command again to go on from here."):
         options: Options = {"workers": workers, "seed": seed, "on_leak": on_leak, "on_conflict": on_conflict}
+        options["group_key"] = group_key
         if dry_run:
             build_plan = augment.dry_run(recipe_name, source, **options)
             console.print_build_plan(build_plan)

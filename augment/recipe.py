@@ -73,6 +73,9 @@ class Recipe:
     value_range: tuple[float, float] | None = None  # samples of more than 8 bits that are black, white; None: declared
     seed: int = 0
     group: str = KERMANY  # matched at the start of a file name; its first group is whom the image shows
+    group_tag: str | None = (
+        None  # of DICOM files, the tag that says whom they show, as PatientID; it is hashed with a key
+    )
     list: ListFormat | None = None  # how a list of images is read, where the source is one
 
     def as_dict(self) -> dict[str, Any]:
@@ -178,6 +181,8 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked["seed"] = whole("seed", checked["seed"], 0, 2**63 - 1)
     if "group" in checked:
         checked["group"] = _pattern(checked["group"], path)
+    if not isinstance(checked.get("group_tag", ""), (str, type(None))):
+        raise RecipeError(f"{path}: group_tag is {checked['group_tag']!r}, expected a DICOM keyword such as PatientID")
     if checked.get("list") is not None:
         checked["list"] = list_format.resolve(checked["list"], path)
     if "transforms" in checked:

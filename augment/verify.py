@@ -72,7 +72,7 @@ def _faulty(rows: pd.DataFrame, root: Path, workers: int, progress: Progress) ->
     faults = []
     links = _linked({path.rpartition("/")[0] for path in rows["path"]}, root)
     found = digest_all([f"{root}/{path}" for path in rows["path"]], workers, progress, follow=False)
-    for path, expected, (sha256, fault) in zip(rows["path"], rows["sha256"], found, strict=True):
+    for path, expected, (sha256, fault, _) in zip(rows["path"], rows["sha256"], found, strict=True):
         folder = path.rpartition("/")[0]
         if folder in links:  # a build never writes through one
             faults.append(Fault("altered", path, f"{links[folder]} is a symbolic link"))
@@ -177,6 +177,8 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
     leaks, conflicts = card.get("on_leak") == "drop", card.get("on_conflict") == "drop"
     listed = card.get("list")
     source = place.root / listed if isinstance(listed, str) else place.source
+    if recipe.group_tag:
+        raise VerifyError(f"{place.manifest}: its patients are hashed with a key; build the set anew, with --group-key")
     scanned = scan(source, recipe.group, os.cpu_count() or 1, list_format=recipe.list)
     try:
         unreadable = known_unreadable(scanned, recipe, card)
@@ -186,15 +188,16 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
         scanned, recipe, place.source, executor, unreadable, drop_leaks=leaks, drop_conflicts=conflicts
     )
     if build_plan.fingerprint != card.get("fingerprint"):
-        changed = "the sources have changed" if card.get("versions") == versions(recipe) else _version_change(card)
+        changed = "the sources have changed" if card.get("versions") == build_plan.versions else _version_change(card)
         raise VerifyError(f"{place.manifest}: can't be made again as it was: {changed}; build the set anew instead")
     build(scanned, recipe, place, executor, progress, drop_leaks=leaks, drop_conflicts=conflicts)
 
 
 def _version_change(card: dict[str, Any]) -> str:
     """Which package versions differ from the card's, in words."""
-    then, now = card.get("versions"), versions(_recipe(card))
+    then = card.get("versions")
     then = then if isinstance(then, dict) else {}
+    now = versions(_recipe(card), has_dicom="pydicom" in then)
     changed = [
         f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
         for name in sorted({*then, *now})

@@ -17,10 +17,11 @@ import pandas as pd
 
 from augment.list_format import ListFormat
 from augment.recipe import KERMANY
+from augment.sources.dicom_tags import GroupTag, groups_and_warnings
 from augment.sources.groups import find_groups, groups_of_list
 from augment.sources.layout import NOTICE, Rejected, ScanError, read_layout, suggest
 from augment.sources.lists import read_list, usual_format
-from common.images.formats import FORMATS, HEAD, looks_like_image
+from common.images.formats import FORMATS, HEAD, format_of
 
 _CHUNK = 64  # files a thread hashes at a time
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
@@ -43,6 +44,16 @@ class Scan(NamedTuple):
     folder: Path
     list_file: Path | None = None
     list_format: ListFormat | None = None
+    has_dicom: bool = False
+    warnings: tuple[str, ...] = ()  # of DICOM headers
+
+
+class Digest(NamedTuple):
+    """The SHA-256 of a file in hex, or nothing and why there is none; and which format it begins, if it was looked at."""
+
+    sha256: str
+    error: str = ""
+    format: str = ""
 
 
 def scan(
@@ -51,6 +62,7 @@ def scan(
     workers: int,
     progress: Progress = lambda *_: None,
     list_format: ListFormat | None = None,
+    group_tag: GroupTag | None = None,
 ) -> Scan:
     """List and hash the images of `source`.
 
@@ -61,10 +73,11 @@ def scan(
         workers: threads that read and hash.
         progress: called with (files done, files in all).
         list_format: how a list is read; None: by its columns path, label, and group and split if it has them.
+        group_tag: says whom DICOM files show; None: the same as of other files.
 
     Raises:
         ScanError: no such folder or list, fewer than two classes with images in them, a class without any, or as
-            `read_layout` and `read_list` have it.
+            `read_layout`, `read_list` and `groups_and_warnings` have it.
     """
     if source.is_file() or (list_format and list_format.files and source.is_dir()):
         list_file, list_format = source, list_format or usual_format(source)
@@ -89,17 +102,23 @@ def scan(
     files, faulty = _with_digests(files, folder, workers, progress)
     rejected = sorted([*rejected, *faulty])
     _expect_images(labels, files, rejected, source)
-    return Scan(files, rejected, _notice(folder), folder, list_file, list_format)
+    is_dicom, warnings = files.pop("format") == "DICOM", list[str]()
+    if is_dicom.any():
+        names = files.loc[is_dicom, "source"].tolist()
+        groups, warnings = groups_and_warnings(folder, names, group_tag, workers, progress)
+        by_header = pd.Series(groups, index=files.index[is_dicom], dtype=object)
+        files.loc[is_dicom, "group"] = by_header.where(by_header != "", files.loc[is_dicom, "group"])
+    return Scan(files, rejected, _notice(folder), folder, list_file, list_format, bool(is_dicom.any()), tuple(warnings))
 
 
 def _with_digests(
     files: pd.DataFrame, folder: Path, workers: int, progress: Progress
 ) -> tuple[pd.DataFrame, list[Rejected]]:
-    """The files that begin as images do, with their checksums, and the others."""
+    """The files that begin as images do, with their checksums and formats, and the others."""
     names = files["source"].tolist()
     found = list(digest_all([f"{folder}/{name}" for name in names], workers, progress, images_only=True))
-    rejected = [Rejected(name, error) for name, (_, error) in zip(names, found, strict=True) if error]
-    files = files.assign(source_sha256=[sha256 for sha256, _ in found])
+    rejected = [Rejected(name, each.error) for name, each in zip(names, found, strict=True) if each.error]
+    files = files.assign(source_sha256=[each.sha256 for each in found], format=[each.format for each in found])
     return files[files["source_sha256"] != ""].astype(object).reset_index(drop=True), rejected
 
 
@@ -120,10 +139,10 @@ def digest_all(
     *,
     images_only: bool = False,
     follow: bool = True,
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[Digest]:
     """The `digest` of each file in order, read by `workers` threads; `progress` is called with (files done, in all)."""
 
-    def digests(chunk: Sequence[str | Path]) -> list[tuple[str, str]]:
+    def digests(chunk: Sequence[str | Path]) -> list[Digest]:
         return [digest(path, images_only=images_only, follow=follow) for path in chunk]
 
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
@@ -135,8 +154,8 @@ def digest_all(
             progress(done, len(paths))
 
 
-def digest(path: str | Path, *, images_only: bool = False, follow: bool = True) -> tuple[str, str]:
-    """The SHA-256 of a regular file in hex and no error, or nothing and why there is none.
+def digest(path: str | Path, *, images_only: bool = False, follow: bool = True) -> Digest:
+    """The SHA-256 of a regular file, or why there is none.
 
     Args:
         path: the file.
@@ -148,25 +167,29 @@ def digest(path: str | Path, *, images_only: bool = False, follow: bool = True) 
         try:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
-                return "", "can't be read: Is a directory" if stat.S_ISDIR(mode) else "not a regular file"
+                return Digest("", "can't be read: Is a directory" if stat.S_ISDIR(mode) else "not a regular file")
             with open(descriptor, "rb", buffering=0, closefd=False) as file:  # no Path has a descriptor
-                if images_only and (fault := _no_image(file.read(HEAD))):
-                    return "", fault
+                name = ""
+                if images_only:
+                    head = file.read(HEAD)
+                    if fault := _no_image(head):
+                        return Digest("", fault)
+                    name = format_of(head) or ""
                 file.seek(0)
-                return hashlib.file_digest(file, "sha256").hexdigest(), ""
+                return Digest(hashlib.file_digest(file, "sha256").hexdigest(), "", name)
         finally:
             os.close(descriptor)
     except OSError as error:
         if not follow and os.path.islink(path):  # noqa: PTH114  # may be text
-            return "", "a symbolic link"
-        return "", f"can't be read: {error.strerror}"
+            return Digest("", "a symbolic link")
+        return Digest("", f"can't be read: {error.strerror}")
 
 
 def _no_image(head: bytes) -> str:
     """Why a file with these first bytes is no image; empty if it begins as one."""
     if not head:  # any two would be identical images
         return "empty file (0 bytes)"
-    return "" if looks_like_image(head) else f"not an image of a known format ({', '.join(FORMATS)})"
+    return "" if format_of(head) else f"not an image of a known format ({', '.join(FORMATS)})"
 
 
 def _too_few_classes(source: Path, files: pd.DataFrame, rejected: list[Rejected], hint: str) -> str:

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sys import intern
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 
 from augment.sources.layout import Rejected, ScanError
 from common.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _SEPARATORS = ",;\t|"
 _PARQUET = (".parquet", ".pq")
@@ -29,7 +32,8 @@ def header(path: Path) -> list[str]:
         ScanError: as `read` has it.
     """
     if path.suffix.lower() in _PARQUET:
-        return list(_parquet(path).schema_arrow.names)
+        with _parquet(path) as pl:
+            return list(pl.read_parquet_schema(path))
     with _rows_of(path) as rows:
         return _header(rows, path)
 
@@ -50,7 +54,8 @@ def read(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[Rejected]]:
     """
     if path.suffix.lower() in _PARQUET:
         _expect(columns, header(path), path)
-        table = _parquet(path).read(columns=columns).to_pandas()
+        with _parquet(path) as pl:
+            table = pl.read_parquet(path, columns=columns)
         return pd.DataFrame({name: [_as_text(value) for value in table[name]] for name in columns}, dtype=object), []
     cells: list[list[str]] = [[] for _ in columns]
     rejected = []
@@ -125,20 +130,23 @@ def _header(rows: Iterator[list[str]], path: Path) -> list[str]:
     return names
 
 
-def _parquet(path: Path) -> Any:
-    """An open Parquet file."""
+@contextmanager
+def _parquet(path: Path) -> "Iterator[ModuleType]":
+    """polars, whatever goes wrong with whose reading is the user's to mend."""
     try:
-        import pyarrow.parquet
+        import polars as pl
     except ImportError:
-        raise ScanError(f"{path}: Parquet needs a package: python -m pip install pyarrow; or save it as CSV") from None
+        raise ScanError(
+            f"{path}: Parquet needs a package: python -m pip install -r requirements-parquet.txt; or save it as CSV"
+        ) from None
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
+        yield pl
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise ScanError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
 
 
 def _as_text(value: Any) -> str:
-    """A typed cell as text: whole numbers without a fraction, since columns with gaps are read as floats."""
+    """A typed cell as text: whole numbers without a fraction, since columns with gaps may be of floats."""
     if value is None or value != value:  # noqa: PLR0124  # not a number
         return ""
     if isinstance(value, float) and value.is_integer():

@@ -115,7 +115,7 @@ def intact(folder: Path, images: list[Written], checking: Progress) -> list[Writ
     there = set(image_folder.list_files(folder))
     images = [image for image in images if image.path in there]
     digests = digest_all([f"{folder}/{image.path}" for image in images], None, checking, follow=False)
-    return [image for image, (sha256, _) in zip(images, digests, strict=True) if sha256 == image.sha256]
+    return [image for image, found in zip(images, digests, strict=True) if found.sha256 == image.sha256]
 
 
 def open_partial(place: Place, build_plan: BuildPlan) -> list[str]:

@@ -3,8 +3,16 @@
 Light on purpose: a scan asks this of every file, so no decoder is imported here.
 """
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # MPO (a phone's JPEG with a preview) is a JPEG by its bytes
-HEAD = 32  # bytes that `format_of` needs at most
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "GIF",
+    "DICOM",
+)  # MPO (a phone's JPEG with a preview) is a JPEG by its bytes
+HEAD = 132  # bytes that `format_of` needs at most
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -41,6 +49,8 @@ def format_of(head: bytes) -> str | None:
     Returns:
         One of `FORMATS`, or None. A format that is named may still fail to decode.
     """
+    if head[128:132] == b"DICM":  # whose first 128 bytes may be those of any other, a TIFF's mostly
+        return "DICOM"
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
@@ -49,14 +59,6 @@ def format_of(head: bytes) -> str | None:
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     return None
-
-
-def looks_like_image(head: bytes) -> bool:
-    """Whether a file's first bytes (`HEAD` of them) begin an image of a format that is decoded.
-
-    False for what lies beside images: Thumbs.db, desktop.ini, README.txt, archives, DICOM.
-    """
-    return format_of(head) is not None
 
 
 def require_format(head: bytes) -> str:

@@ -165,6 +165,10 @@ def picture(
             found = _png(data, max_pixels, span)
         elif name == "TIFF":
             found = _tiff(data, max_pixels, span)
+        elif name == "DICOM":
+            from common.images import dicom
+
+            found = dicom.picture(data, max_pixels, span)
         else:
             found = _plain(name, data, max_pixels)
     if not set(WARNINGS).intersection(found.notes) and found.pixels.max() < DARK:
@@ -197,6 +201,11 @@ def _header(file: BinaryIO, name: str) -> Header:
             with suppress(UnidentifiedImageError), Image.open(file, formats=[name]) as image:
                 mode = image.mode  # deep samples may be none of Pillow's
             return Header(name, mode, declared.bits, declared.width, declared.height)
+        if name == "DICOM":
+            from common.images import dicom
+
+            declared_image = dicom.declared(head)
+            return Header(name, *declared_image)
         bits = {"PNG": file.read(25)[-1]}.get(name, 8)  # a PNG's stands behind its size
         file.seek(0)
         with Image.open(file, formats=[name]) as image:

@@ -261,7 +261,7 @@ def test_a_source_that_is_no_set_is_one_line(tmp_path: Path, call) -> None:
     assert result.exit_code == 2
     assert (
         result.stderr
-        == f"Error: {tmp_path / 'none'}: no such folder; --source takes a folder with one sub-folder a class\n"
+        == f"Error: {tmp_path / 'none'}: no such folder; --source takes a folder with one sub-folder a class, or a list\n"
     )
 
 

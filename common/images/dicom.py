@@ -1,0 +1,246 @@
+"""Bytes of a DICOM file -> the picture, by pydicom and the decoders of requirements-dicom.txt.
+
+Stored values go through the modality LUT, then through the VOI LUT or window (the first), then MONOCHROME1 is inverted, as
+DICOM PS3.3 C.11 has it. All of that is done to each possible stored value once, and the pixels are looked up.
+
+What a message says is of our own words: a header holds whom the image shows.
+"""
+
+import io
+import logging
+import struct
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from common.images.formats import UnreadableImage
+from common.images.notes import FEW_BITS
+from common.images.pictures import Picture, Pixels, gray_if_equal
+from common.images.samples import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydicom import Dataset
+
+_PREAMBLE = 132
+_INFLATED = 2**26  # bytes that a deflated file may have beside those of its pixels
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_ASPECTS = 8  # the most that a pixel may be longer than wide, or wider than long
+_MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+logging.getLogger("pydicom").addHandler(
+    logging.NullHandler()
+)  # else warnings of headers, with their values, are printed
+logging.getLogger("pydicom").propagate = False
+
+
+class Declared(NamedTuple):
+    """What a DICOM file's header says of its image. `bits` are those stored of a sample, `mode` is L or RGB."""
+
+    mode: str
+    bits: int
+    width: int
+    height: int
+
+
+def declared(data: bytes) -> Declared:
+    """Read what a DICOM file declares. `data` may end with the header.
+
+    Raises:
+        UnreadableImage: it holds no image, or several.
+    """
+    with _faults():
+        return _declared(_dataset(data, 2**20, stop_before_pixels=True), has_pixels=False)
+
+
+def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
+    """Decode a DICOM file of one frame.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: a file that declares more is refused before it is decoded.
+        value_range: which values, after the modality LUT, are black and white; it takes the place of the window.
+
+    Raises:
+        UnreadableImage: no image, several frames, damaged, or of a kind that the installed packages don't decode.
+    """
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
+
+    with _faults():
+        dataset = _dataset(data, max_pixels)
+        found = _declared(dataset)
+        if found.width * found.height > max_pixels:
+            raise UnreadableImage(
+                f"declares {found.width} x {found.height} pixels, more than the limit of {max_pixels:,}"
+            )
+        _expect_frame(dataset, found)
+        stored = pixel_array(dataset)
+        if dataset.PhotometricInterpretation in _MONOCHROME:
+            gray, note = _gray(stored, dataset, value_range)
+            largest = float(stored.max()) if found.bits > 8 else None
+            return Picture(_square(gray, dataset, max_pixels), largest, (note,) if note else ())
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            stored = apply_color_lut(stored, dataset)
+            bits = 8 * stored.dtype.itemsize
+        else:
+            bits = found.bits
+        colour = stored if bits == 8 else np.rint(stored * (255 / (2**bits - 1)))
+        return Picture(_square(gray_if_equal(colour.astype(np.uint8)), dataset, max_pixels))
+
+
+@contextmanager
+def _faults() -> "Iterator[None]":
+    """Faults of a header or a decoder in words that hold nothing of the header."""
+    try:
+        yield
+    except (UnreadableImage, MemoryError):
+        raise
+    except ImportError:
+        raise UnreadableImage("DICOM needs packages: python -m pip install -r requirements-dicom.txt") from None
+    except Exception as error:  # decoders' and parsers' of all sorts
+        raise UnreadableImage(f"damaged DICOM, or of a kind that is not decoded ({type(error).__name__})") from None
+
+
+def _dataset(data: bytes, max_pixels: int, *, stop_before_pixels: bool = False) -> "Dataset":
+    import pydicom
+
+    if _DEFLATED + b"\0" in data[:1024] or _DEFLATED + b" " in data[:1024] or _DEFLATED in data[:1024]:
+        _expect_little_when_inflated(data, max_pixels)
+    return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=stop_before_pixels)
+
+
+def _expect_little_when_inflated(data: bytes, max_pixels: int) -> None:
+    """Refuse a deflated file that grows to more than its pixels can need, before pydicom inflates all of it."""
+    length = struct.unpack_from("<I", data, _PREAMBLE + 8)[0]  # of the file's meta information
+    most = _INFLATED + 6 * max_pixels
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    rest, size = data[_PREAMBLE + 12 + length :], 0
+    while rest and not inflater.eof:
+        size += len(inflater.decompress(rest, 2**20))
+        rest = inflater.unconsumed_tail
+        if size > most:
+            raise UnreadableImage(f"inflates to more than {most:,} bytes")
+
+
+def _declared(dataset: "Dataset", *, has_pixels: bool = True) -> Declared:
+    """What a header says of its image, if it is one image that can be decoded."""
+    if "Rows" not in dataset or (has_pixels and "PixelData" not in dataset):
+        kind = getattr(dataset.get("SOPClassUID"), "name", "")
+        raise UnreadableImage(f"DICOM without pixels{f' ({kind})' if kind and kind[0].isalpha() else ''}")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise UnreadableImage(f"holds {frames} images; save the one to use as a file of its own")
+    is_gray = dataset.PhotometricInterpretation in _MONOCHROME
+    return Declared("L" if is_gray else "RGB", int(dataset.BitsStored), int(dataset.Columns), int(dataset.Rows))
+
+
+def _expect_frame(dataset: "Dataset", found: Declared) -> None:
+    """Refuse a compressed frame that is larger than the header says: its decoder would take the memory for it."""
+    from pydicom.encaps import get_frame
+
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    size = _size_of(frame)
+    if size and size != (found.width, found.height):
+        raise UnreadableImage(
+            f"its frame is of {size[0]} x {size[1]} pixels, its header says {found.width} x {found.height}"
+        )
+
+
+def _size_of(frame: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG, JPEG-LS or JPEG 2000 code stream declares; nothing of any other."""
+    if (at := frame.find(b"\xff\x4f\xff\x51", 0, 2**16)) >= 0:  # JPEG 2000: SIZ follows SOC
+        right, bottom, left, top = struct.unpack_from(">4I", frame, at + 8)
+        return right - left, bottom - top
+    if not frame.startswith(b"\xff\xd8"):
+        return None
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xFF:  # fill
+            at += 1
+        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame header
+            height, width = struct.unpack_from(">2H", frame, at + 5)
+            return width, height
+        else:
+            at += 2 + int.from_bytes(frame[at + 2 : at + 4])
+    return None
+
+
+def _gray(stored: NDArray[Any], dataset: "Dataset", value_range: Range | None) -> tuple[Pixels, str]:
+    """Gray levels of stored values, and a note where they use little of the range that stands for black to white."""
+    low, high = int(stored.min()), int(stored.max())
+    is_signed, bits = dataset.PixelRepresentation == 1, int(dataset.BitsStored)
+    first = min(low, -(2 ** (bits - 1)) if is_signed and bits <= 16 else 0)
+    last = max(high, 2 ** (bits - is_signed) - 1 if bits <= 16 else 0)
+    if last - first >= 2**17:
+        raise UnreadableImage(f"{bits}-bit samples, of which more than 16 bits are used")
+    values, span = _displayed(np.arange(first, last + 1), dataset, value_range)
+    levels = np.rint(np.clip((values - span.low) * (255 / (span.high - span.low)), 0, 255)).astype(np.uint8)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        levels = 255 - levels
+    gray = levels[stored.astype(np.int64) - first] if stored.dtype.itemsize > 2 else levels[_indices(stored, first)]
+    is_few = bits > 8 and value_range is None and not _has_window(dataset) and 4 * (high - min(0, low)) <= last - first
+    return gray, FEW_BITS if is_few else ""
+
+
+def _indices(stored: NDArray[Any], first: int) -> NDArray[Any]:
+    return stored if first == 0 else stored.astype(np.int32) - first
+
+
+def _displayed(
+    values: NDArray[Any], dataset: "Dataset", value_range: Range | None
+) -> tuple[NDArray[np.float64], Range]:
+    """Stored values after modality LUT and VOI LUT or window, and which results are black and white."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+    scaled = apply_modality_lut(values, dataset)
+    span = Range(float(min(scaled[0], scaled[-1])), float(max(scaled[0], scaled[-1])))
+    if "ModalityLUTSequence" in dataset:
+        span = Range(0, 2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
+    if value_range is None and _has_window(dataset):
+        shown = apply_voi_lut(scaled, dataset)
+        if "VOILUTSequence" in dataset:
+            return shown.astype(np.float64), Range(0, 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
+        # A window's results span what the stored bits can hold, as pydicom's apply_windowing has it.
+        bits, is_signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
+        ends = np.array([-(2 ** (bits - 1)) if is_signed else 0, 2 ** (bits - is_signed) - 1], dtype=np.float64)
+        if "ModalityLUTSequence" not in dataset:
+            ends = np.sort(apply_modality_lut(ends.astype(np.int64), dataset).astype(np.float64))
+        else:
+            ends = np.array([span.low, span.high])
+        return shown.astype(np.float64), Range(float(ends[0]), float(ends[1]))
+    span = value_range or span
+    if not span.low < span.high:
+        raise UnreadableImage("its modality LUT leaves no difference between black and white")
+    return scaled.astype(np.float64), span
+
+
+def _has_window(dataset: "Dataset") -> bool:
+    """Whether a file says how it is to be shown; a width that can't be is none."""
+    if dataset.get("VOILUTSequence"):
+        return True
+    width = dataset.get("WindowWidth")
+    width = width[0] if isinstance(width, (list, tuple)) or hasattr(width, "append") else width
+    return dataset.get("WindowCenter") not in (None, "") and width not in (None, "") and float(width) >= 1
+
+
+def _square(image: Pixels, dataset: "Dataset", max_pixels: int) -> Pixels:
+    """An image whose pixels aren't square as one whose are."""
+    ratio = dataset.get("PixelAspectRatio")
+    if not ratio or len(ratio) != 2 or ratio[0] == ratio[1] or min(ratio) <= 0:
+        return image
+    height, width = image.shape[:2]
+    factor = float(ratio[0]) / float(ratio[1])  # of a pixel's height to its width
+    if not 1 / _ASPECTS <= factor <= _ASPECTS:
+        raise UnreadableImage(f"declares pixels of {ratio[0]} : {ratio[1]}, which no image has")
+    size = (width, round(height * factor)) if factor > 1 else (round(width / factor), height)
+    if size[0] * size[1] > max_pixels:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,0 +1,100 @@
+"""Sets of DICOM files: patients by a keyed hash, and no identifier anywhere."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from manifests import contract
+from tests.augment.conftest import Call
+
+pytest.importorskip("pydicom", reason="python -m pip install -r requirements-dicom.txt")
+
+from tests.common.images.test_dicom import dataset, gray, saved  # if pydicom is there
+
+RECIPE = "size: 32\nper_class: 12\ngroup_tag: PatientID\ntransforms: [HorizontalFlip]\n"
+SECRETS = (b"MRN", b"Weiss", b"Anna", b"19700101", b"Praxis")
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Path:
+    """Twelve X-rays of six patients in two classes, with all that a header holds; a key and a recipe beside them."""
+    for number in range(12):
+        tags: dict[str, Any] = {"PatientID": f"MRN{7000 + number // 2}", "PatientName": f"Weiss^Anna{number // 2}"}
+        tags |= {"PatientBirthDate": "19700101", "InstitutionName": "Praxis", "BurnedInAnnotation": "NO"}
+        file = tmp_path / "source" / ("ill", "well")[number // 2 % 2] / f"IM{number:04}.dcm"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(saved(dataset(np.roll(gray(), number, axis=1), **tags)))
+    (tmp_path / "key").write_bytes(b"a secret of the clinic's own")
+    (tmp_path / "set.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path
+
+
+def build(call: Call, clinic: Path, *more: str | Path) -> Any:
+    return call("build", "--recipe", clinic / "set.yaml", "--source", clinic / "source", "--root", clinic, *more)
+
+
+def test_patients_are_hashed_and_nothing_else_of_a_header_gets_out(clinic: Path, call: Call) -> None:
+    """Two images of one patient are of one group; no ID, name, date or institution is in any output, the names included."""
+    done = build(call, clinic, "--group-key", clinic / "key")
+    assert done.exit_code == 0, done.output
+    rows = contract.read(clinic / "manifests" / "set.csv")
+    by_source = rows.groupby("source")["group"].first()
+    assert by_source.nunique() == 6
+    assert (by_source.to_numpy()[::2] == by_source.to_numpy()[1::2]).all()
+    assert rows["group"].str.fullmatch("[0-9a-f]{16}").all()
+    call("gallery", clinic / "manifests" / "set.csv", "--root", clinic)
+    written = [path for path in (*(clinic / "manifests").rglob("*"), *(clinic / "data").rglob("*")) if path.is_file()]
+    assert len(written) > 20
+    for secret in (*SECRETS, (clinic / "key").read_bytes()):
+        assert secret not in done.output.encode()
+        assert not [path for path in written if secret in path.read_bytes() or secret.decode() in path.name]
+    assert "don't declare that the patient's identity was removed" in done.output
+    assert "burned" not in done.output
+
+
+def test_the_key_decides_the_groups_and_not_the_set(clinic: Path, call: Call) -> None:
+    """The same key: up to date. Another: other groups. None, or a short one: a line that says how to make one."""
+    build(call, clinic, "--group-key", clinic / "key")
+    assert "Up to date" in build(call, clinic, "--group-key", clinic / "key").output
+    first = set(contract.read(clinic / "manifests" / "set.csv")["group"])
+    (clinic / "key").write_bytes(b"another secret of the clinic")
+    build(call, clinic, "--group-key", clinic / "key")
+    assert not first & set(contract.read(clinic / "manifests" / "set.csv")["group"])
+    (clinic / "key").write_bytes(b"short")
+    assert "5 bytes, expected 16 or more" in build(call, clinic, "--group-key", clinic / "key").output
+    assert "give --group-key FILE" in build(call, clinic).output
+
+
+def test_a_path_that_names_the_patient_is_refused(clinic: Path, call: Call) -> None:
+    """It would be in the manifest; the message counts and names no one. De-identified files may be called so."""
+    file = clinic / "source" / "ill" / "IM0000.dcm"
+    named = file.rename(file.with_name("weiss_anna0.dcm"))
+    done = build(call, clinic, "--group-key", clinic / "key")
+    assert done.exit_code == 2
+    assert "the paths of 1 DICOM files hold the ID or name of their patient" in done.output
+    assert "anna0" not in done.output
+    tags = {"PatientName": "Weiss^Anna0", "PatientIdentityRemoved": "YES", "BurnedInAnnotation": "YES"}
+    named.write_bytes(saved(dataset(gray(), **tags)))
+    done = build(call, clinic, "--group-key", clinic / "key")
+    assert done.exit_code == 0
+    assert "1 of 12 DICOM files say that text is burned into the image" in done.output
+
+
+def test_an_id_for_each_image_is_warned_of(clinic: Path, call: Call) -> None:
+    """As in sets whose PatientID was made from the image's."""
+    for number, file in enumerate(sorted((clinic / "source").rglob("*.dcm"))):
+        file.write_bytes(saved(dataset(np.roll(gray(), number, axis=1), PatientID=f"{number:08x}", PatientName="x")))
+    done = build(call, clinic, "--group-key", clinic / "key")
+    assert "PatientID is another in each of 12 DICOM files" in done.output
+
+
+def test_what_is_no_tag_and_what_is_no_image(clinic: Path, call: Call) -> None:
+    """A keyword that DICOM doesn't have is named; a broken file is rejected by name and the set is built."""
+    (clinic / "source" / "ill" / "broken.dcm").write_bytes(saved(dataset(gray()))[:-500])
+    done = build(call, clinic, "--group-key", clinic / "key")
+    assert done.exit_code == 0
+    assert "ill/broken.dcm: damaged DICOM" in done.output
+    (clinic / "set.yaml").write_text(RECIPE.replace("PatientID", "Patient"), encoding="utf-8")
+    assert "group_tag 'Patient' is no DICOM keyword" in build(call, clinic, "--group-key", clinic / "key").output

@@ -1,0 +1,294 @@
+"""DICOM: pydicom's own pipeline is the reference, on its test files and on images written in each transfer syntax."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom", reason="python -m pip install -r requirements-dicom.txt")
+
+from pydicom import data as pydicom_data  # noqa: E402  # if it is there
+from pydicom import uid  # noqa: E402
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: E402
+from pydicom.pixels.utils import pixel_array  # noqa: E402
+from pydicom.sequence import Sequence  # noqa: E402
+
+from common.images.notes import FEW_BITS  # noqa: E402
+from common.images.pixels import UnreadableImage, decode, header, picture, read_image  # noqa: E402
+
+# By their place: pydicom's own functions would look for more of them on the network.
+FILES = sorted((Path(pydicom_data.__file__).parent / "test_files").rglob("*.dcm"))
+REJECTED = {  # of pydicom's files, those that are no single image that can be decoded
+    "no DICOM": ("NoMeta", "no_meta.dcm", "rtstruct"),
+    "no pixels": ("UN_sequence", "DICOMDIR", "empty_charset", "tsyntax", "priv_SQ", "no_meta_group", "SR", "report", "rtplan", "waveform"),
+    "several frames": ("2frame", "ybr_color", "rtdose.", "rtdose_expb.", "rtdose_rle."),
+    "32 bits": ("rtdose_1frame", "rtdose_expb_1frame", "rtdose_rle_1frame"),
+    "12-bit lossy JPEG": ("JPEG-lossy", "JPGExtended"),
+    "damaged": ("embedded-sequence", "badVR", "MR_truncated"),
+}  # fmt: skip
+
+
+def gray(shape: tuple[int, int] = (40, 48), bits: int = 12, *, signed: bool = False) -> np.ndarray:
+    """A smooth image that uses all its bits."""
+    down, across = np.mgrid[0 : shape[0], 0 : shape[1]]
+    ramp = (np.sin(down / 7) + np.cos(across / 9) + 2) / 4 * (2**bits - 1)
+    return np.rint(ramp - (2 ** (bits - 1) if signed else 0)).astype(np.int16 if signed else np.uint16)
+
+
+def dataset(pixels: np.ndarray, bits: int = 12, **tags: Any) -> Dataset:
+    """An uncompressed image of one gray channel, with more tags."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    made.SOPClassUID, made.SOPInstanceUID = uid.DigitalXRayImageStorageForPresentation, "1.2.3"
+    made.PatientID, made.PatientName = "MRN123456", "Doe^Jane"
+    made.Rows, made.Columns, made.SamplesPerPixel = *pixels.shape, 1
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8 * pixels.itemsize, bits, bits - 1
+    made.PixelRepresentation = int(pixels.dtype.kind == "i")
+    made.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(made, name, value)
+    return made
+
+
+def saved(made: Dataset) -> bytes:
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def reference(data: bytes) -> np.ndarray:
+    """Gray levels by pydicom's pipeline, spanning what the stored bits can hold."""
+    read = pydicom.dcmread(io.BytesIO(data))
+    shown = apply_voi_lut(apply_modality_lut(pixel_array(read), read), read).astype(np.float64)
+    bits, signed = read.BitsStored, read.PixelRepresentation == 1
+    ends = np.array([-(2 ** (bits - 1)) if signed else 0, 2 ** (bits - signed) - 1])
+    low, high = sorted(
+        float(end) * float(read.get("RescaleSlope", 1)) + float(read.get("RescaleIntercept", 0)) for end in ends
+    )
+    if "VOILUTSequence" in read:
+        low, high = 0, 2 ** read.VOILUTSequence[0].LUTDescriptor[2] - 1
+    elif "ModalityLUTSequence" in read:
+        low, high = 0, 2 ** read.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+    levels = np.clip((shown - low) / (high - low), 0, 1) * 255
+    return 255 - levels if read.PhotometricInterpretation == "MONOCHROME1" else levels
+
+
+def expect_as_reference(data: bytes) -> None:
+    assert np.abs(decode(data).astype(float) - reference(data)).max() <= 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_pydicoms_own_files(path: Path) -> None:
+    """Each is decoded as pydicom has it, to one gray level, or rejected in words that hold nothing of its header."""
+    data = path.read_bytes()
+    rejected = any(part in path.name for parts in REJECTED.values() for part in parts)
+    if rejected:
+        with pytest.raises(UnreadableImage) as caught:
+            picture(data)
+        read = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+        for name in ("PatientID", "PatientName"):
+            assert not read.get(name) or str(read.get(name)) not in str(caught.value)
+        return
+    read = pydicom.dcmread(path)
+    found, declared = picture(data), header(data)
+    assert (declared.format, declared.bits) == ("DICOM", read.BitsStored)
+    if "PixelAspectRatio" not in read:
+        assert (declared.height, declared.width) == found.pixels.shape[:2]
+    if read.PhotometricInterpretation.startswith("MONOCHROME"):
+        expect_as_reference(data)
+    elif read.BitsStored == 8 and read.PhotometricInterpretation != "PALETTE COLOR":
+        assert np.array_equal(found.pixels, pixel_array(read))
+
+
+TABLE = [min(65535, number * number // 256) for number in range(4096)]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"WindowCenter": 1500, "WindowWidth": 800},
+        {"WindowCenter": [1500, 60], "WindowWidth": [800, 10]},
+        {"WindowCenter": 1500, "WindowWidth": 800, "VOILUTFunction": "SIGMOID"},
+        {
+            "WindowCenter": 1500,
+            "WindowWidth": 800,
+            "VOILUTFunction": "LINEAR_EXACT",
+            "PhotometricInterpretation": "MONOCHROME1",
+        },
+        {"RescaleSlope": 2, "RescaleIntercept": -1024, "WindowCenter": 40, "WindowWidth": 400},
+        {"RescaleSlope": "0.5", "RescaleIntercept": 3},
+        {"WindowCenter": 1500, "WindowWidth": 0},
+        {"PresentationLUTShape": "INVERSE"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("signed", [False, True])
+def test_windows_and_rescaling(tags: dict[str, Any], signed: bool) -> None:  # a parameter
+    """Every way from stored values to gray levels gives pydicom's, also where the window can't be."""
+    made = dataset(gray(signed=signed), **tags)
+    data = saved(made)
+    if made.get("WindowWidth") == 0:
+        del made.WindowWidth, made.WindowCenter
+        assert np.array_equal(decode(data), decode(saved(made)))
+    else:
+        expect_as_reference(data)
+
+
+@pytest.mark.parametrize("kind", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_lookup_tables(kind: str) -> None:
+    """A table in place of slope and intercept, or of the window."""
+    entry = Dataset()
+    entry.LUTDescriptor, entry.LUTData = [4096, 0, 16], TABLE
+    if kind == "ModalityLUTSequence":
+        entry.ModalityLUTType = "US"
+    made = dataset(gray(), **{kind: Sequence([entry])})
+    made[kind][0]["LUTDescriptor"].VR = made[kind][0]["LUTData"].VR = "US"
+    expect_as_reference(saved(made))
+
+
+def test_a_value_range_takes_the_windows_place() -> None:
+    """Black and white as the recipe has them, after the rescaling, and clipped."""
+    made = dataset(gray(), RescaleSlope=1, RescaleIntercept=-1000, WindowCenter=0, WindowWidth=10)
+    levels = decode(saved(made), value_range=(-500, 500))
+    expected = np.clip((gray().astype(float) - 1500 + 1000) / 1000 * 255, 0, 255)
+    assert np.abs(levels - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    ["ImplicitVRLittleEndian", "ExplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian", "RLELossless",
+     "JPEG2000Lossless", "JPEGLosslessSV1", "JPEGLSLossless", "JPEGBaseline8Bit"],
+)  # fmt: skip
+def test_every_transfer_syntax_gives_the_same_pixels(syntax: str, tmp_path: Path) -> None:
+    """Of real gray levels: lossless ones to the last bit, JPEG to what its decoder gives."""
+    pixels = gray()
+    plain = saved(dataset(pixels, WindowCenter=2000, WindowWidth=3000))
+    if syntax == "JPEGBaseline8Bit":
+        small = (pixels >> 4).astype(np.uint8)
+        made = dataset(small, bits=8)
+        made.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+        made.PixelData = encapsulate([cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()])
+        assert np.abs(decode(saved(made)).astype(int) - small).max() <= 3
+        return
+    if syntax in ("JPEGLosslessSV1", "JPEGLSLossless"):
+        (tmp_path / "plain.dcm").write_bytes(plain)
+        data = by_gdcm(tmp_path / "plain.dcm", tmp_path / "packed.dcm", syntax)
+    else:
+        read = pydicom.dcmread(io.BytesIO(plain))
+        if syntax in ("RLELossless", "JPEG2000Lossless"):
+            read.compress(getattr(uid, syntax))
+        elif syntax == "ExplicitVRBigEndian":
+            read.PixelData = pixels.astype(">u2").tobytes()
+        read.file_meta.TransferSyntaxUID = getattr(uid, syntax)
+        file = io.BytesIO()
+        is_big = syntax == "ExplicitVRBigEndian"
+        pydicom.dcmwrite(
+            file, read, implicit_vr=syntax.startswith("Implicit"), little_endian=not is_big, force_encoding=True
+        )
+        data = file.getvalue()
+    assert pydicom.dcmread(io.BytesIO(data)).file_meta.TransferSyntaxUID == getattr(uid, syntax)
+    assert np.array_equal(decode(data), decode(plain))
+
+
+def by_gdcm(plain: Path, packed: Path, syntax: str) -> bytes:
+    """A file in a transfer syntax that pydicom has no encoder for."""
+    import gdcm
+
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(plain))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    kind = {
+        "JPEGLosslessSV1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+        "JPEGLSLossless": gdcm.TransferSyntax.JPEGLSLossless,
+    }
+    change.SetTransferSyntax(gdcm.TransferSyntax(kind[syntax]))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(packed))
+    assert writer.Write()
+    return packed.read_bytes()
+
+
+def test_pixels_that_are_not_square_are_made_so() -> None:
+    """Twice as high as wide: the image becomes twice as high."""
+    assert decode(saved(dataset(gray(), PixelAspectRatio=[2, 1]))).shape == (80, 48)
+    assert decode(saved(dataset(gray(), PixelAspectRatio=[1, 2]))).shape == (40, 96)
+    with pytest.raises(UnreadableImage, match="declares pixels of 1 : 1000000"):
+        decode(saved(dataset(gray(), PixelAspectRatio=[1, 1_000_000])))
+
+
+def test_little_of_the_range_is_noted() -> None:
+    """10 of 16 bits used and no window: the image is dark, and the note says so; with a window there is nothing to note."""
+    dark = gray(bits=10)
+    assert picture(saved(dataset(dark, bits=16))).notes == (FEW_BITS,)
+    assert picture(saved(dataset(dark, bits=16))).largest == dark.max()
+    assert picture(saved(dataset(dark, bits=16, WindowCenter=512, WindowWidth=1024))).notes == ()
+
+
+def frame_of_other_size() -> bytes:
+    """A JPEG of 4000 x 4000 in a file that declares 48 x 40."""
+    made = dataset(gray().astype(np.uint8), bits=8)
+    made.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    made.PixelData = encapsulate([cv2.imencode(".jpg", np.zeros((4000, 4000), np.uint8))[1].tobytes()])
+    return saved(made)
+
+
+def bomb() -> bytes:
+    """A deflated file of a few hundred kilobytes that inflates to 300 MB."""
+    plain = saved(dataset(gray()))
+    length = struct.unpack_from("<I", plain, 140)[0]
+    meta = plain[: 144 + length].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    grown = len(meta) - 144
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    body = packer.compress(plain[144 + length :]) + b"".join(packer.compress(bytes(2**20)) for _ in range(300))
+    return meta[:140] + struct.pack("<I", grown) + meta[144:] + body + packer.flush()
+
+
+HOSTILE = {
+    "truncated": (lambda: saved(dataset(gray()))[:-200], "damaged DICOM, or of a kind that is not decoded"),
+    "cut in the header": (lambda: saved(dataset(gray()))[:300], "DICOM without pixels"),
+    "too many pixels": (lambda: saved(dataset(gray(), Rows=60_000, Columns=60_000)), "more than the limit"),
+    "several frames": (lambda: saved(dataset(gray(), NumberOfFrames=2)), "holds 2 images"),
+    "frame of another size": (frame_of_other_size, "its frame is of 4000 x 4000 pixels, its header says 48 x 40"),
+    "deflated bomb": (bomb, "inflates to more than"),
+    "no pixels": (lambda: saved(without_pixels()), "DICOM without pixels"),
+    "bits that are none": (lambda: saved(dataset(gray(), BitsStored=0)), "damaged DICOM|no difference"),
+}
+
+
+def without_pixels() -> Dataset:
+    made = dataset(gray())
+    del made.PixelData, made.Rows, made.Columns
+    return made
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_and_broken_files(name: str) -> None:
+    """A reason, no crash, and nothing of the header in it."""
+    make, message = HOSTILE[name]
+    with pytest.raises(UnreadableImage, match=message) as caught:
+        picture(make(), max_pixels=10_000_000)
+    assert "MRN123456" not in str(caught.value)
+    assert "Doe" not in str(caught.value)
+
+
+def test_a_file_is_read_by_its_content(tmp_path: Path) -> None:
+    """Whatever its name, and where its first 128 bytes are a TIFF's."""
+    data = saved(dataset(gray()))
+    (tmp_path / "scan.jpg").write_bytes(b"II*\0" + data[4:])
+    assert np.array_equal(decode(read_image(tmp_path / "scan.jpg")), decode(data))
