@@ -10,13 +10,15 @@ from typing import NamedTuple
 import pandas as pd
 
 from augment.list_format import SPLITS, ListFormat, template
-from augment.sources import findings, tables
+from augment.sources import findings
 from augment.sources.findings import Finding
-from augment.sources.layout import Rejected, ScanError, expect_class_names, split_of
-from augment.sources.lookup import Lookup
+from augment.sources.layout import Rejected, ScanError, expect_class_names, files_below, split_of
 from common.errors import did_you_mean
+from common.lists import tables
+from common.lists.lookup import Lookup
 
 _OWN = "\0"  # begins the names of columns that are ours; no list has it
+_HINT = "The recipe's section `list` says which columns hold path and label"
 _NONE = "-"  # the split of an image that is in none of the files of a split
 _PATH, _LABEL, _REASON, _SPLIT, _GROUP, _READER, _OUTSIDE = (
     f"{_OWN}{name}" for name in ("path", "label", "reason", "split", "group", "reader", "outside")
@@ -42,7 +44,8 @@ def read_list(source: Path, given: ListFormat) -> Listing:
         given: how it is read.
 
     Raises:
-        ScanError: a list can't be read or lacks a column, there is no folder of images, no row has the positive finding,
+        ListError: a list can't be read or lacks a column.
+        ScanError: there is no folder of images, no row has the positive finding,
             or a class has a name that no folder can have.
     """
     home = source if given.files else source.parent
@@ -55,7 +58,8 @@ def read_list(source: Path, given: ListFormat) -> Listing:
     rows[_OUTSIDE] = _outside(rows, given)
     if isinstance(given.split, str):
         rows[_SPLIT] = rows[_SPLIT].map(split_of)
-    lookup = Lookup(folder)
+    below, unreadable = files_below(folder)
+    lookup = Lookup(below)
     rows[_PATH], unresolved = _resolved(rows[_PATH], lookup)
     rejected += unresolved
     rows = rows[rows[_PATH] != ""]
@@ -63,9 +67,16 @@ def read_list(source: Path, given: ListFormat) -> Listing:
         rows[_SPLIT] = _split_files(rows[_PATH], lookup, home, given.split)
         lists += [home / name for _, name in given.split]
     files, left_out = _by_image(rows, given)
-    unlisted = lookup.unlisted(rows[_PATH], [each.resolve() for each in lists], folder.resolve())
     expect_class_names(sorted(set(files["label"])), source)
-    return Listing(folder, files, sorted({*rejected, *left_out, *lookup.rejected, *unlisted}))
+    unlisted = _unlisted(below, rows[_PATH], lists, folder)
+    return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}))
+
+
+def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Path) -> list[Rejected]:
+    """The files that no row names, but for the lists themselves."""
+    home, places = folder.resolve(), [each.resolve() for each in lists]
+    known = {*named, *(place.relative_to(home).as_posix() for place in places if place.is_relative_to(home))}
+    return [Rejected(file, "not in the list") for file in files if file not in known]
 
 
 def usual_format(source: Path) -> ListFormat:
@@ -88,11 +99,11 @@ def _rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame, li
         shared = {name for header in others.values() for name in header if name in names}
         elsewhere = {name for header in others.values() for name in header}
         columns = [name for name in given.columns if name in names or name not in elsewhere]
-        part, broken = tables.read(path, list(dict.fromkeys([*columns, *sorted(shared)])))
+        part, broken = tables.read(path, list(dict.fromkeys([*columns, *sorted(shared)])), _HINT)
         for other, header in others.items():
             part = _joined(part, other, header, given.columns, rejected)
         parts.append(part.assign(**{_SPLIT: split}))
-        rejected += broken
+        rejected += [Rejected(*each) for each in broken]
     rows = pd.concat(parts, ignore_index=True)
     rows[_PATH] = _paths(rows, given)
     rows[_GROUP] = rows[given.group].map(_normal) if given.group else ""
@@ -110,8 +121,8 @@ def _joined(
     if not keys:
         raise ScanError(f"{path}: has no column in common with the list, by which its rows could be joined")
     added = [name for name in wanted if name in header and name not in keys]
-    other, broken = tables.read(path, [*keys, *added])
-    rejected += broken
+    other, broken = tables.read(path, [*keys, *added], _HINT)
+    rejected += [Rejected(*each) for each in broken]
     if (twice := other.duplicated(keys)).any():
         key = ", ".join(f"{name} {value}" for name, value in zip(keys, other.loc[twice, keys].iloc[0], strict=True))
         raise ScanError(f"{path}: has several rows of {key}; a list that is joined has one row for each")

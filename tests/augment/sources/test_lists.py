@@ -19,9 +19,10 @@ from augment.list_format import ListFormat, ListFormatError, resolve
 from augment.recipe import KERMANY
 from augment.sources import findings
 from augment.sources.findings import Finding
-from augment.sources.layout import ScanError
-from augment.sources.lookup import Lookup
 from augment.sources.scan import Scan, scan
+from common.errors import UserError
+from common.lists.lookup import Lookup
+from common.lists.tables import ListError
 from tests.augment.conftest import Call
 
 NAMES = [f"{number:02}.png" for number in range(6)]
@@ -118,7 +119,7 @@ def test_every_row_and_every_file_is_an_image_or_rejected(folder: Path) -> None:
         "unlisted.png": "not in the list",
         "l.csv, line 9": "has 1 cells, the header 3",
         "04.png": "its rows disagree: 00, label is blank",
-        "05.png": "not an image of a known format (JPEG, PNG, BMP, TIFF, WEBP, GIF)",
+        "05.png": "not an image of a known format (JPEG, PNG, BMP, TIFF, WEBP, GIF, DICOM)",
     }
 
 
@@ -146,7 +147,7 @@ def test_files_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
     for path in ("a/x.png", "b/x.png", "a/b/x.png", "c/only.jpeg", "x.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"")
-    find = Lookup(tmp_path).find
+    find = Lookup(sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))).find
     assert find("x.png") == ("x.png", "")
     assert find("./a/x.png") == ("a/x.png", "")
     assert find("b/x.png") == ("b/x.png", "")
@@ -297,7 +298,7 @@ def test_a_list_that_cannot_be_read_says_why(
     folder: Path, rows: list[tuple[str, ...]], settings: dict[str, Any], message: str
 ) -> None:
     """One line that names file, value and fix."""
-    with pytest.raises(ScanError) as caught:
+    with pytest.raises(UserError) as caught:
         look(write(folder / "l.csv", rows), **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -305,7 +306,7 @@ def test_a_list_that_cannot_be_read_says_why(
 
 def test_a_list_in_another_encoding_is_refused(folder: Path) -> None:
     """Latin-1 is not guessed: a name would be another."""
-    with pytest.raises(ScanError, match=r"is not UTF-8 .*; save it as CSV in UTF-8"):
+    with pytest.raises(ListError, match=r"is not UTF-8 .*; save it as CSV in UTF-8"):
         look(write(folder / "l.csv", [*PLAIN, ("é.png", "00", "1")], encoding="latin-1"))
 
 

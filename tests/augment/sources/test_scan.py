@@ -17,6 +17,7 @@ from augment.recipe import KERMANY
 from augment.sources.groups import describe_groups, group_of
 from augment.sources.layout import Rejected, ScanError
 from augment.sources.scan import Scan, digest, scan
+from common.errors import UserError
 
 
 def look(source: Path) -> Scan:
@@ -29,7 +30,7 @@ def reasons(scanned: Scan) -> dict[str, str]:
     return {entry.source: entry.reason for entry in scanned.rejected}
 
 
-NO_IMAGE = "not an image of a known format (JPEG, PNG, BMP, TIFF, WEBP, GIF)"
+NO_IMAGE = "not an image of a known format (JPEG, PNG, BMP, TIFF, WEBP, GIF, DICOM)"
 
 
 def files_below(folder: Path) -> list[str]:
@@ -254,7 +255,7 @@ def test_empty_files_are_rejected_at_once(kermany: Path) -> None:
 
 def test_a_file_that_is_gone_has_no_digest(tmp_path: Path) -> None:
     """What vanishes between listing and reading is rejected, not raised."""
-    assert digest(tmp_path / "gone.jpeg") == ("", "can't be read: No such file or directory")
+    assert digest(tmp_path / "gone.jpeg") == ("", "can't be read: No such file or directory", "")
 
 
 @pytest.mark.parametrize(
@@ -553,7 +554,7 @@ def test_a_source_that_is_neither_folder_nor_list_is_refused(tmp_path: Path, pla
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("A/1.png", b"")
     (tmp_path / "broken.csv.gz").write_bytes(b"path,label\n")
-    with pytest.raises(ScanError, match=message):
+    with pytest.raises(UserError, match=message):
         look(tmp_path / place)
 
 

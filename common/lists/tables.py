@@ -13,8 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 
-from augment.sources.layout import Rejected, ScanError
-from common.errors import did_you_mean
+from common.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -25,11 +24,15 @@ _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MOST_NAMES = 12  # columns that a message lists
 
 
+class ListError(UserError):
+    """A list can't be read; the message names the file and the fix."""
+
+
 def header(path: Path) -> list[str]:
     """The names of a list's columns, without spaces around them.
 
     Raises:
-        ScanError: as `read` has it.
+        ListError: as `read` has it.
     """
     if path.suffix.lower() in _PARQUET:
         with _parquet(path) as pl:
@@ -38,53 +41,51 @@ def header(path: Path) -> list[str]:
         return _header(rows, path)
 
 
-def read(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[Rejected]]:
+def read(path: Path, columns: list[str], hint: str) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Read some columns of a list.
 
     Args:
         path: of a CSV or TSV file, UTF-8 or with a byte order mark, plain or .gz, or of a Parquet file.
         columns: their names.
+        hint: what to do where one of them is missing.
 
     Returns:
-        The columns, as text without spaces around, in the file's order; and the rows that have more or fewer cells than
-        the header.
+        The columns, as text without spaces around, in the file's order; and of each row that has more or fewer cells than
+        the header, where it stands and what is wrong with it.
 
     Raises:
-        ScanError: the file can't be read, or it lacks a column or has one of them twice.
+        ListError: the file can't be read, or it lacks a column or has one of them twice.
     """
     if path.suffix.lower() in _PARQUET:
-        _expect(columns, header(path), path)
+        _expect(columns, header(path), path, hint)
         with _parquet(path) as pl:
             table = pl.read_parquet(path, columns=columns)
         return pd.DataFrame({name: [_as_text(value) for value in table[name]] for name in columns}, dtype=object), []
     cells: list[list[str]] = [[] for _ in columns]
-    rejected = []
+    rejected: list[tuple[str, str]] = []
     with _rows_of(path) as rows:
         names = _header(rows, path)
-        _expect(columns, names, path)
+        _expect(columns, names, path, hint)
         wanted = [(column, names.index(name)) for column, name in zip(cells, columns, strict=True)]
         for row in rows:
             if not any(row):  # as spreadsheets leave them at the end
                 continue
             if len(row) < len(names) or any(row[len(names) :]):
                 fault = f"has {len(row)} cells, the header {len(names)}"
-                rejected.append(Rejected(f"{path.name}, line {rows.line_num}", fault))
+                rejected.append((f"{path.name}, line {rows.line_num}", fault))
                 continue
             for column, at in wanted:
                 column.append(intern(row[at].strip()))
     return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object), rejected
 
 
-def _expect(columns: list[str], found: list[str], path: Path) -> None:
+def _expect(columns: list[str], found: list[str], path: Path, hint: str) -> None:
     for name in columns:
         if name not in found:
             listed = ", ".join(found[:_MOST_NAMES]) + (", ..." if len(found) > _MOST_NAMES else "")
-            raise ScanError(
-                f"{path}: has no column {name!r}{did_you_mean(name, found)}; it has {listed}. The recipe's section `list` says "
-                "which columns hold path and label"
-            )
+            raise ListError(f"{path}: has no column {name!r}{did_you_mean(name, found)}; it has {listed}. {hint}")
         if found.count(name) > 1:
-            raise ScanError(f"{path}: has the column {name!r} {found.count(name)} times; rename the others")
+            raise ListError(f"{path}: has the column {name!r} {found.count(name)} times; rename the others")
 
 
 @contextmanager
@@ -102,12 +103,12 @@ def _rows_of(path: Path) -> "Iterator[Any]":
             reader = csv.reader(file, delimiter=separator, strict=True)
             yield reader
     except OSError as error:
-        raise ScanError(f"{path}: can't be read: {error.strerror or error}") from None
+        raise ListError(f"{path}: can't be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise ScanError(f"{path}: is not UTF-8 ({error.reason}); save it as CSV in UTF-8") from None
+        raise ListError(f"{path}: is not UTF-8 ({error.reason}); save it as CSV in UTF-8") from None
     except (csv.Error, EOFError) as error:
         line = f", line {reader.line_num}" if reader else ""
-        raise ScanError(f"{path}{line}: not a readable CSV: {error}") from None
+        raise ListError(f"{path}{line}: not a readable CSV: {error}") from None
 
 
 def _opened(path: Path) -> IO[str]:
@@ -117,7 +118,7 @@ def _opened(path: Path) -> IO[str]:
         start = file.read(1024)
     encoding = next((name for mark, name in _BOMS if start.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and b"\0" in start:
-        raise ScanError(
+        raise ListError(
             f"{path}: is neither a folder nor a list (CSV, TSV, Parquet); unpack an archive, save a spreadsheet as CSV"
         )
     return path.open(encoding=encoding, newline="")
@@ -126,7 +127,7 @@ def _opened(path: Path) -> IO[str]:
 def _header(rows: Iterator[list[str]], path: Path) -> list[str]:
     names = [name.strip() for name in next(rows, [])]
     if not any(names):
-        raise ScanError(f"{path}: is empty; expected a line with the columns' names, then a line a row")
+        raise ListError(f"{path}: is empty; expected a line with the columns' names, then a line a row")
     return names
 
 
@@ -136,13 +137,13 @@ def _parquet(path: Path) -> "Iterator[ModuleType]":
     try:
         import polars as pl
     except ImportError:
-        raise ScanError(
+        raise ListError(
             f"{path}: Parquet needs a package: python -m pip install -r requirements-parquet.txt; or save it as CSV"
         ) from None
     try:
         yield pl
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ScanError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
+        raise ListError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from None
 
 
 def _as_text(value: Any) -> str:

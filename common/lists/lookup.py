@@ -1,21 +1,14 @@
 """The files below a folder, found by what a list calls them: a path, the end of one, or a name."""
 
 from collections.abc import Iterable
-from pathlib import Path
-
-from augment.sources.layout import Rejected, files_below
 
 
 class Lookup:
-    """The files below a folder, by name."""
+    """Files below a folder, by name."""
 
-    def __init__(self, folder: Path) -> None:
-        """Walk `folder`, without following links out of it.
-
-        Raises:
-            ScanError: a folder can't be listed.
-        """
-        self.files, self.rejected = files_below(folder)
+    def __init__(self, files: Iterable[str]) -> None:
+        """Args: files: their paths, POSIX, relative to the folder."""
+        self.files = list(files)
         self._by_name: dict[str, list[str]] = {}
         for file in self.files:
             self._by_name.setdefault(file.rpartition("/")[2], []).append(file)
@@ -50,11 +43,6 @@ class Lookup:
             for known, files in self._by_name.items():
                 self._by_stem.setdefault(known.rpartition(".")[0], []).extend(files)
         return self._by_stem.get(name, []) if name else []
-
-    def unlisted(self, listed: Iterable[str], lists: Iterable[Path], folder: Path) -> list[Rejected]:
-        """The files that no row names, but for the lists themselves."""
-        known = {*listed, *(each.relative_to(folder).as_posix() for each in lists if each.is_relative_to(folder))}
-        return [Rejected(file, "not in the list") for file in self.files if file not in known]
 
 
 def _common_end(first: list[str], second: list[str]) -> int:
