@@ -1,6 +1,6 @@
 """What notebooks and the command line call: `train.fit`, `train.compare`, `train.report`, `train.predict`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,12 +160,13 @@ def report(runs: Sequence[Place], out: Place | None = None, *, root: Place = "."
     return place
 
 
-def predict(run: Place, images: Sequence[Place]) -> "pd.DataFrame":
+def predict(run: Place, images: Sequence[Place], columns: "Mapping[str, str] | None" = None) -> "pd.DataFrame":
     """Predict images with the model of a run. No medical device: not for use on patients.
 
     Args:
         run: the folder of a finished run.
-        images: files, and folders that are searched at any depth.
+        images: files, folders that are searched at any depth, and lists that name files below their own folder.
+        columns: how a list calls its column path, where it is called otherwise.
 
     Returns:
         A row a file: its name, the predicted class, the probability of each class, what the run learnt from it (empty
@@ -178,12 +179,12 @@ def predict(run: Place, images: Sequence[Place]) -> "pd.DataFrame":
     from train.fitting import leaks
     from train.inference import predict as stage
     from train.inference import predictor
+    from train.inference.files import listed
 
     trained = predictor.load(Path(run))
     with progress("predicting", "images") as show:
-        return stage.predict(
-            trained, stage.listed([Path(place) for place in images]), show, None, leaks.read(Path(run))
-        )
+        found = listed([Path(place) for place in images], columns)
+        return stage.predict(trained, found, show, None, leaks.read(Path(run)))
 
 
 def _activations(

@@ -7,25 +7,34 @@ from typing import TYPE_CHECKING
 import click
 
 from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
+from common.errors import UserError
 from train.console import import_tensorflow, silence, table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST = 40  # rows that are printed
+_COLUMNS = click.option(
+    "--columns",
+    default="",
+    metavar="NAME=COLUMN,...",
+    help="How a list calls its columns path, label and group, as in: path=Image,label=Finding,group=Patient",
+)
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
 @click.command()
 @_RUN
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_OR_FOLDER...")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_FOLDER_OR_LIST...")
+@_COLUMNS
 @click.option("--out", type=click.Path(path_type=Path), help="Write the table to this CSV file.")
 @click.option("--cam", type=click.Path(path_type=Path), help="Draw into this folder where each prediction comes from.")
 @quiet
-def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | None, **_: bool) -> None:
+def predict(run: Path, images: tuple[Path, ...], columns: str, out: Path | None, cam: Path | None, **_: bool) -> None:
     """Predict images with the model of RUN: class, and the probability of each class.
 
-    Takes every kind of image that `augment` takes, whatever its name; folders are searched at any depth. With two
+    Takes every kind of image that `augment` takes, whatever its name; folders are searched at any depth, and a list (CSV,
+    TSV, Parquet) names images below its own folder in its column path. With two
     classes, the second is predicted from the run's threshold on. --cam draws Grad-CAM's evidence for the predicted
     class. Images that RUN has learnt from are marked: what it says of them is too good. What can't be read has a row
     with the error; the exit code is 1 only if nothing could be read.
@@ -40,12 +49,13 @@ def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | N
         from train.fitting import leaks
         from train.inference import predict as stage
         from train.inference import predictor as runs
+        from train.inference.files import listed
 
         if out:
             stage.check_out(out)
         trained = runs.load(run)
         record = leaks.read(run)
-        found = stage.listed(images)
+        found = listed(images, _named(columns))
         draw = None
         if cam:
             from train.inference.cam import drawer
@@ -79,6 +89,15 @@ def predict(run: Path, images: tuple[Path, ...], out: Path | None, cam: Path | N
         sys.exit(1)
 
 
+def _named(columns: str) -> dict[str, str]:
+    """How a list calls its columns, by our names for them."""
+    pairs = [pair.partition("=") for pair in columns.split(",") if pair]
+    for name, _, column in pairs:
+        if name not in ("path", "label", "group") or not column:
+            raise UserError(f"--columns {columns}: expected names such as path=Image,label=Finding,group=Patient")
+    return {name: column.strip() for name, _, column in pairs}
+
+
 def _print_rows(rows: "pd.DataFrame") -> None:
     """The first predictions, with empty columns left out."""
     first = rows.head(_MOST).astype(object)
@@ -90,7 +109,8 @@ def _print_rows(rows: "pd.DataFrame") -> None:
 
 @click.command()
 @_RUN
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=click.Path(path_type=Path), metavar="MANIFEST_OR_LIST")
+@_COLUMNS
 @click.option(
     "--on-leak",
     type=click.Choice(["error", "drop"]),
@@ -105,8 +125,12 @@ def _print_rows(rows: "pd.DataFrame") -> None:
 )
 @at_root
 @as_json
-def evaluate(run: Path, manifest: Path, root: Path, on_leak: str, *, other_patients: bool, **_: bool) -> None:
-    """Measure RUN on the test images of another set's MANIFEST, at the run's own threshold.
+def evaluate(
+    run: Path, manifest: Path, columns: str, root: Path, on_leak: str, *, other_patients: bool, **_: bool
+) -> None:
+    """Measure RUN on the test images of another set's manifest, or on a list's images, at the run's own threshold.
+
+    A list (CSV, TSV, Parquet) has the columns path, looked up below its folder, label and, if you know it, group.
 
     Images that the run has learnt from are refused: known by their source, their file, their pixels, or their patient.
     Patients are compared by name if the two sets have an image in common or are of one source folder.
@@ -114,18 +138,25 @@ def evaluate(run: Path, manifest: Path, root: Path, on_leak: str, *, other_patie
     \b
     Example:
       python -m train evaluate runs/augment1 manifests/other.csv
+      python -m train evaluate runs/augment1 hospital.csv --columns path=Image,label=Finding
     """
     with one_line_errors():
         import_tensorflow()
+        from manifests.contract import is_manifest
         from train.evaluation import results
         from train.inference import external_validation
         from train.inference import predictor as runs
+        from train.inference.files import is_list
 
+        named, drop_leaks = _named(columns), on_leak == "drop"
         trained = runs.load(run)
         with progress("evaluating", "images") as show:
-            measured = external_validation.measure(
-                trained, manifest, root, show, drop_leaks=on_leak == "drop", other_patients=other_patients
-            )
+            if is_list(manifest) and (named or not is_manifest(manifest)):
+                measured = external_validation.measure_list(trained, manifest, named, show, drop_leaks=drop_leaks)
+            else:
+                measured = external_validation.measure(
+                    trained, manifest, root, show, drop_leaks=drop_leaks, other_patients=other_patients
+                )
     print_json(measured.metrics | {"leak_check": measured.check._asdict()})
     say(table(results.figures(measured.metrics, trained.threshold, f"{run} on {manifest}")))
     if measured.check.left_out:

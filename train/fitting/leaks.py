@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.images.pixels import UnreadableImage, decode
+from common.images.pixels import Pixels, UnreadableImage, decode
 from train import checksums, tables
 from train.dataset import Dataset, DatasetError
 from train.features.store import Store, locked
@@ -73,24 +73,29 @@ class Record(NamedTuple):
         """The checksums of the patients' names."""
         return set(self.rows["group_sha256"])
 
-    def known(self, data: bytes) -> str:
-        """Whether a file's image was learnt from: `train, the same file`, say, and nothing if it was not."""
+    def known(self, data: bytes, shown: Pixels | None = None) -> str:
+        """Whether a file's image was learnt from: `train, the same file`, say, and nothing if it was not.
+
+        Args:
+            data: the file's bytes.
+            shown: its picture, where the record's are padded or cropped as this one is.
+        """
         sha256 = hashlib.sha256(data).hexdigest()
         same = np.flatnonzero((self.rows["source_sha256"] == sha256) | (self.rows["sha256"] == sha256))
         if len(same):
             return f"{self.rows['split'].iloc[same[0]]}, the same file"
-        row = self._pictured_as(data)
+        row = self._pictured_as(data, shown)
         return "" if row is None else f"{self.rows['split'].iloc[row]}, the same pixels"
 
     def shows(self, data: bytes) -> bool:
         """Whether a file has the pixels of an image that was learnt from."""
         return self._pictured_as(data) is not None
 
-    def _pictured_as(self, data: bytes) -> int | None:
+    def _pictured_as(self, data: bytes, shown: Pixels | None = None) -> int | None:
         if not len(self.pictured):
             return None
         try:
-            wanted = thumbnail(data).astype(np.int16)
+            wanted = (thumbnail(data) if shown is None else _reduced(shown)).astype(np.int16)
         except UnreadableImage:
             return None
         # Means that differ by more than the limit can't belong to one picture, and soon leave few to compare.
@@ -109,7 +114,10 @@ def thumbnail(data: bytes) -> Thumbnails:
     Raises:
         UnreadableImage: as `pixels.decode` has it.
     """
-    image = decode(data, (2 * _SIDE, 2 * _SIDE))  # of a JPEG, at a small scale: it takes a fifth of the time
+    return _reduced(decode(data, (2 * _SIDE, 2 * _SIDE)))  # of a JPEG, at a small scale: it takes a fifth of the time
+
+
+def _reduced(image: Pixels) -> Thumbnails:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
     return cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False).reshape(-1)
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from common.images.pixels import Pixels, decode
 from common.images.resizing import resize
 from manifests.contract import write_atomically
-from train.inference.predict import Draw, Found, display_name
+from train.inference.files import Found, display_name
+from train.inference.predict import Draw
 from train.inference.predictor import Trained
 
 _LARGEST = 900  # pixels of the longer side of each picture

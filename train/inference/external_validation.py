@@ -1,7 +1,7 @@
 """A run measured on another set's test images: external validation."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 
 from common.errors import UserError
+from common.lists.tables import header
 from manifests import contract
 from train import dataset as datasets
 from train.dataset import Dataset
 from train.evaluation.metrics import metrics
 from train.fitting import leaks
+from train.inference.files import read_list
+from train.inference.predict import predict
 from train.inference.predictor import Trained
+from train.tables import probability
 
 _BATCH = 32
 
@@ -92,6 +96,70 @@ def measure(
     groups, labels = unseen["group"].to_numpy(), dataset.labels(unseen)
     probabilities = np.concatenate(parts).astype(np.float64)
     return Measured(metrics(labels, probabilities, groups, trained.classes, trained.threshold), check)
+
+
+def measure_list(
+    trained: Trained,
+    place: Path,
+    columns: Mapping[str, str],
+    progress: Callable[[int, int], None],
+    *,
+    drop_leaks: bool = False,
+) -> Measured:
+    """Run a trained model on the images of a list, read as `predict` reads them, at the run's own threshold.
+
+    Args:
+        trained: the run.
+        place: the list: CSV, TSV or Parquet with the columns path, label and, if it names patients, group.
+        columns: how these are called, where they are called otherwise.
+        progress: called with (images done, images in all).
+        drop_leaks: as `measure` takes it.
+
+    Raises:
+        ListError: the list can't be read.
+        LeakError: the record of what the run has learnt from is damaged.
+        ExternalValidationError: no readable image, a class that the run doesn't know, an image of two classes, or images
+            that the run has learnt from.
+    """
+    has_groups = columns.get("group", "group") in header(place)
+    found, rows = read_list(place, columns, ["label", *(["group"] if has_groups else [])])
+    broken, rows["path"] = found[len(rows) :], [str(entry.path) for entry in found[: len(rows)]]
+    rows = rows.drop_duplicates().reset_index(drop=True)
+    if (twice := rows["path"].duplicated()).any():
+        raise ExternalValidationError(f"{place}: {rows.loc[twice, 'path'].iloc[0]} has several classes or patients")
+    if strange := sorted(set(rows["label"]) - set(trained.classes)):
+        raise ExternalValidationError(
+            f"{place}: has the class {strange[0]!r}, the run knows {', '.join(trained.classes)}"
+        )
+    record, notes = _record(trained, Path())
+    by_path = {str(entry.path): entry for entry in found}
+    table = predict(trained, [by_path[path] for path in rows["path"]], progress, record=record)
+    is_read = (table["error"] == "").to_numpy()
+    if (unread := len(table) - is_read.sum() + len(broken)) > 0:
+        first = next((f"{row.file}: {row.error}" for row in table[~is_read].itertuples()), "")
+        first = first or f"{broken[0].name}: {broken[0].error}"
+        notes.insert(
+            0, f"{unread:,} of its {len(table) + len(broken):,} rows have no image that can be read; first: {first}"
+        )
+    seen = (table["trained_on"].fillna("") != "").to_numpy() if record else np.zeros(len(table), bool)
+    if seen.any() and not drop_leaks:
+        raise ExternalValidationError(
+            f"{place}: {seen.sum():,} of its {len(table):,} images ({table.loc[seen, 'file'].iloc[0]}, ...) are among those that "
+            "the run learnt from; its figures would be too good. --on-leak drop leaves them out"
+        )
+    used = is_read & ~seen
+    if not used.any():
+        raise ExternalValidationError(f"{place}: no image is left to measure the run on. {' '.join(notes)}".rstrip())
+    if record:
+        notes.append("Not compared: patients, whose names in a list may be those of any other hospital's.")
+    groups = rows["group"].where(rows["group"] != "", rows["path"]) if has_groups else rows["path"]
+    labels = rows["label"].map({name: index for index, name in enumerate(trained.classes)})
+    probabilities = table.loc[used, [probability(name) for name in trained.classes]].to_numpy(np.float64)
+    measured = metrics(
+        labels[used].to_numpy(np.int64), probabilities, groups[used].to_numpy(), trained.classes, trained.threshold
+    )
+    by = ("file", *(["pixels"] if record and len(record.pictured) else [])) if record else ()
+    return Measured(measured, Check(by, int(seen.sum()), tuple(notes)))
 
 
 def _unseen(

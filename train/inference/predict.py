@@ -1,7 +1,6 @@
 """Image files, from anywhere -> a table of predictions."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,12 +14,10 @@ from common.errors import UserError
 from common.images.pixels import Pixels, UnreadableImage, decode_to, read_image
 from train import tables
 from train.fitting.leaks import Record
+from train.inference.files import Found, display_name
 from train.inference.predictor import Trained
 
 _BATCH = 32
-# Control characters, also of lines and of writing direction, and what stands for bytes that are not UTF-8.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
 # Of a file: its bytes, its image as the model takes it, the predicted class's index and probability -> a file's name.
 Draw = Callable[["Found", bytes, NDArray[np.float32], int, float], str]
 
@@ -29,48 +26,11 @@ class PredictError(UserError):
     """The predictions can't be written where they are to go; the message names the place and the fix."""
 
 
-class Found(NamedTuple):
-    """A file to predict: `path` as the user's words give it, `name` within the folder given, or why it can't be read."""
-
-    path: Path
-    name: str
-    error: str = ""
-
-
 class _Read(NamedTuple):
     data: bytes
     image: Pixels | None
     error: str
     trained_on: str = ""
-
-
-def listed(places: Sequence[Path]) -> list[Found]:
-    """The files named, and the files of the folders named, at any depth, sorted; each once.
-
-    As when a set is built, what an image is its content says and not its name, so that every file is tried. Hidden
-    files and folders are named and not read, and links to folders are not followed.
-    """
-    found: list[Found] = []
-    for place in places:
-        found += _inside(place) if place.is_dir() else [Found(place, place.name, _fault(place))]
-    return list({entry.path: entry for entry in found}.values())
-
-
-def _inside(place: Path) -> list[Found]:
-    """The files of a folder, at any depth."""
-    unlisted: list[Found] = []
-    inside: list[Found] = []
-    files: list[Path] = []
-    for folder, folders, names in os.walk(place, onerror=lambda error: unlisted.append(_unlisted(error, place))):
-        for name in [name for name in folders if name.startswith(".")]:
-            folders.remove(name)
-            inside.append(Found(Path(folder, name), Path(folder, name).relative_to(place).as_posix(), "hidden"))
-        files += [Path(folder, name) for name in names]
-    for path in files:
-        reason = "hidden" if path.name.startswith(".") else _fault(path)
-        inside.append(Found(path, path.relative_to(place).as_posix(), reason))
-    found = unlisted + sorted(inside)
-    return found or [Found(place, place.name, "a folder without files")]
 
 
 def predict(
@@ -153,18 +113,15 @@ def write(out: Path, table: pd.DataFrame) -> None:
     tables.write(out, table)
 
 
-def display_name(path: Path) -> str:
-    """A path as text that is a line and can be encoded, as it is but for characters that aren't for reading."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(path))
-
-
 def _read(entry: Found, trained: Trained, record: Record | None) -> _Read:
     if entry.error:
         return _Read(b"", None, entry.error)
     try:
         data = read_image(entry.path)
         image = decode_to(data, trained.size, value_range=trained.value_range, fit=trained.fit)
-        return _Read(data, image, "", record.known(data) if record else "")
+        # Of a set that is padded or cropped, the record shows what the network takes.
+        shown = None if trained.fit == "stretch" else image
+        return _Read(data, image, "", record.known(data, shown) if record else "")
     except OSError as error:
         return _Read(b"", None, f"can't be read: {error.strerror}")
     except UnreadableImage as error:
@@ -175,14 +132,3 @@ def _as_input(image: Pixels) -> NDArray[np.float32]:
     """Gray or RGB to float32 of three channels."""
     colour = np.dstack([image] * 3) if image.ndim == 2 else image
     return colour.astype(np.float32)
-
-
-def _fault(path: Path) -> str:
-    """Why a path is no file that can be read, or nothing."""
-    if path.is_file():
-        return ""
-    return "not a regular file" if os.path.lexists(path) else "no such file or folder"
-
-
-def _unlisted(error: OSError, place: Path) -> Found:
-    return Found(Path(error.filename or place), place.name, f"can't be listed: {error.strerror}")

@@ -23,7 +23,7 @@ from train import dataset as datasets
 from train.cli import main
 from train.features import store
 from train.fitting import leaks
-from train.inference import external_validation, predict, predictor
+from train.inference import external_validation, files, predict, predictor
 from train.inference.predictor import Trained
 
 CLASSES = ("class0", "class1")
@@ -206,7 +206,7 @@ def test_predict_marks_what_was_learnt_from(run: Trained, tmp_path: Path) -> Non
     for split, path in first.items():
         shutil.copyfile(path, folder / f"{split}.copy")
         Image.open(path).resize((150, 130)).save(folder / f"{split}.png")
-    table = predict.predict(run, predict.listed([folder]), lambda *_: None, record=leaks.read(run.run))
+    table = predict.predict(run, files.listed([folder]), lambda *_: None, record=leaks.read(run.run))
     marks = {Path(name).name: mark for name, mark in zip(table["file"], table["trained_on"], strict=True)}
     assert marks == {
         "test.copy": "",

@@ -19,7 +19,7 @@ from manifests import contract
 from train import tables
 from train.cli import main
 from train.evaluation import results
-from train.inference import predict, predictor
+from train.inference import files, predict, predictor
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_names_stay_as_they_are_but_for_what_is_not_for_reading(tmp_path: Path) 
     names = ["=1+1.png", "a\nb.png", "c\u202ed.png", os.fsdecode(b"e\xff.png"), "ä ö.png"]
     for name in names:
         (tmp_path / name).touch()
-    printed_names = {predict.display_name(entry.path.relative_to(tmp_path)) for entry in predict.listed([tmp_path])}
+    printed_names = {files.display_name(entry.path.relative_to(tmp_path)) for entry in files.listed([tmp_path])}
     assert printed_names == {"=1+1.png", "a\\nb.png", "c\\u202ed.png", "e\\udcff.png", "ä ö.png"}
     table = pd.DataFrame({"file": sorted(printed_names), "error": ""})
     predict.write(tmp_path / "out.csv", table)
@@ -164,7 +164,7 @@ def test_a_file_named_twice_is_predicted_once(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     places = [tmp_path / "b", tmp_path / "a", tmp_path / "b" / "1.png"]
-    found = [entry.path.relative_to(tmp_path).as_posix() for entry in predict.listed(places)]
+    found = [entry.path.relative_to(tmp_path).as_posix() for entry in files.listed(places)]
     assert found == ["b/1.png", "b/2.png", "a/1.png"]
 
 
@@ -200,7 +200,7 @@ def test_more_files_than_a_batch_come_in_order(run: Path, tmp_path: Path) -> Non
     (tmp_path / "33.png").write_text("no image")
     read = predictor.load(run)
     steps: list[tuple[int, int]] = []
-    table = predict.predict(read, predict.listed([tmp_path]), lambda *step: steps.append(step))
+    table = predict.predict(read, files.listed([tmp_path]), lambda *step: steps.append(step))
     assert steps == [(32, 70), (64, 70), (70, 70)]
     assert table.loc[table["error"] != "", "file"].tolist() == [str(tmp_path / "33.png")]
     for number in (0, 32, 34, 69):
