@@ -50,9 +50,9 @@ def build(
     Args:
         recipe: a recipe of augment/recipes by name, or the path of a YAML file.
         source: the folder of class folders, or a list of images (CSV, TSV, Parquet); never written to.
-        root: the folder that the manifest's paths are relative to.
-        images: the folder for the images, inside `root`; None: data/augmented/RECIPE.
-        manifest: the CSV file; None: manifests/RECIPE.csv in `root`.
+        root: the folder that the manifest's paths are relative to; for images outside of it, the one that holds both.
+        images: the folder for the images, on any disk; None: data/augmented/RECIPE in `root`.
+        manifest: the CSV file; None: manifests/RECIPE.csv in `root`, or beside images outside of it.
         options: see Options.
 
     Returns:
@@ -64,13 +64,14 @@ def build(
     """
     with _scanned(recipe, Path(source), options) as (loaded, scanned, executor):
         from augment import building
-        from augment.storage.place import Place as Placed
+        from augment.storage.place import place_of
 
-        place = Placed(
-            Path(root),
+        place = place_of(
+            loaded.name,
             scanned.folder,
-            Path(images or Path(root, "data", "augmented", loaded.name)),
-            Path(manifest or Path(root, "manifests", f"{loaded.name}.csv")),
+            Path(root),
+            Path(images) if images else None,
+            Path(manifest) if manifest else None,
         )
         with progress("checking", "images") as checking, progress("rendering", "images") as show:
             return building.build(scanned, loaded, place, executor, show, checking=checking, **_drops(options))

@@ -9,7 +9,7 @@ import click
 import augment
 from augment import console
 from augment.api import CORES, Options
-from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
+from common.console import as_json, at_root, of_root, one_line_errors, print_json, progress, quiet, say
 
 # The stages are imported inside the commands: `--help` should answer in a blink.
 
@@ -127,7 +127,7 @@ def build(
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--repair", is_flag=True, help="Render what is missing or altered again; move strays aside.")
 @click.option("--source", type=click.Path(path_type=Path), help="The source folder.  [default: the card's]")
-@at_root
+@of_root
 @click.option(
     "--workers",
     default=CORES,
@@ -137,7 +137,7 @@ def build(
 )
 @quiet
 @as_json
-def verify(manifest: Path, repair: bool, source: Path | None, root: Path, workers: int, **_: bool) -> None:
+def verify(manifest: Path, repair: bool, source: Path | None, root: Path | None, workers: int, **_: bool) -> None:
     """Check every image of MANIFEST against its checksum; exit code 1 if anything is missing, altered or stray.
 
     With --repair, images take their place only if they come out byte for byte as the manifest has them.
@@ -151,7 +151,9 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path, worker
         from augment import verify as stage
         from augment.rendering.work import MODULES
         from common.process_pool import ProcessPool
+        from manifests.contract import root_of
 
+        root = root_of(manifest, root)
         with progress("hashing", "images") as show:
             faults = stage.verify(manifest, root, workers, show)
         console.print_faults(faults)
@@ -258,11 +260,11 @@ def audit(
     metavar="N",
     help="Put a sample of about N images into the page itself, names included, to send it to somebody.",
 )
-@at_root
+@of_root
 @click.option(
     "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that compare.", show_default="one a core"
 )
-def gallery(manifest: Path, out: Path | None, embed: int | None, root: Path, workers: int) -> None:
+def gallery(manifest: Path, out: Path | None, embed: int | None, root: Path | None, workers: int) -> None:
     """Show the set of MANIFEST as one HTML page: sources beside variants, balance, extremes, rejected files.
 
     The page refers to the images where they are, and opens in any browser without a server.
@@ -277,7 +279,9 @@ def gallery(manifest: Path, out: Path | None, embed: int | None, root: Path, wor
 
         with ProcessPool(workers, ["augment.gallery.ssim"]) as executor:
             from augment.gallery.page import gallery as write_page
+            from manifests.contract import root_of
 
+            root = root_of(manifest, root)
             out = out or manifest.with_suffix(".sample.html" if embed else ".gallery.html")
             with progress("comparing", "variants") as show:
                 shown = write_page(manifest, root, out, embed, executor, show)

@@ -20,8 +20,13 @@ at_root = click.option(
     "--root",
     default=".",
     type=click.Path(path_type=Path),
-    help="The folder that a set was built in: what the paths in manifests are relative to.",
+    help="The folder that a set is built in: what the paths in manifests are relative to.",
     show_default=True,
+)
+of_root = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="The folder that the set was built in, which its paths are relative to.  [default: as its card has it]",
 )
 
 

@@ -26,6 +26,7 @@ SPLITS = ("train", "val", "test")
 _NUMBERS = {"variant": 0, "seed": 0, "width": 1, "height": 1}  # column -> smallest value
 _DIGESTS = ("source_sha256", "sha256")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UPWARDS = re.compile(r"\.|\.\.(?:/\.\.)*")  # the folder of a manifest, or one around it
 
 
 class ContractError(UserError):
@@ -124,6 +125,29 @@ def read_card(manifest: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise ContractError(f"{path}: got a JSON {type(card).__name__}, expected an object")
     return card
+
+
+def root_of(manifest: Path, given: Path | None = None) -> Path:
+    """What a manifest's paths are relative to: as given, or else as its card has it, a folder that the manifest is in.
+
+    The working directory stands as `.`, and where a card doesn't say.
+    """
+    if given is not None:
+        return given
+    try:
+        recorded = read_card(manifest).get("root")
+    except ContractError:
+        return Path()
+    if not (isinstance(recorded, str) and _UPWARDS.fullmatch(recorded)):
+        return Path()
+    root = (manifest.resolve().parent / recorded).resolve()
+    return Path() if root == Path.cwd() else root
+
+
+def root_seen_from(manifest: Path, root: Path) -> str | None:
+    """The root as `root_of` finds it again, relative to the manifest's folder; None if the manifest isn't below it."""
+    folder, root = manifest.resolve().parent, root.resolve()
+    return "/".join([".."] * len(folder.relative_to(root).parts)) or "." if folder.is_relative_to(root) else None
 
 
 def write(manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def fit(
     settings: Settings = Settings(),  # noqa: B008  # frozen
     *,
     run: Place | None = None,
-    root: Place = ".",
+    root: Place | None = None,
     cache: Place | None = None,
     cache_limit: float | None = None,
     engine: str = "auto",
@@ -45,7 +45,7 @@ def fit(
         manifest: the set's CSV file.
         settings: what decides the run's outcome, beside the set.
         run: the folder for the results; None: runs/NAME OF THE MANIFEST in `root`.
-        root: the folder that the manifest's paths are relative to.
+        root: the folder that the manifest's paths are relative to; None: as its card has it.
         cache: the folder for activations; None: data/activations in `root`.
         cache_limit: GB that it may grow to; None: the disk, less 1 GB.
         engine: what runs the frozen layers: auto, tensorflow or openvino.
@@ -59,6 +59,7 @@ def fit(
         UserError: the manifest, the weights or the run folder can't be used; the message says why, and the fix.
     """
     import_tensorflow()
+    from manifests import contract
     from train import dataset as datasets
     from train.evaluation import results
     from train.features import backbone as model
@@ -68,12 +69,13 @@ def fit(
     from train.fitting import leaks
     from train.fitting import run_folder as runs
 
-    root, manifest = Path(root), Path(manifest)
-    dataset = datasets.read(manifest, root, positive)
+    manifest = Path(manifest)
+    base = contract.root_of(manifest, Path(root) if root is not None else None)
+    dataset = datasets.read(manifest, base, positive)
     if settings.sensitivity is not None and len(dataset.classes) > 2:
         raise fitting.FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
-    folder = Path(run) if run else root / "runs" / manifest.stem
-    cache = Path(cache) if cache else root / "data" / "activations"
+    folder = Path(run) if run else base / "runs" / manifest.stem
+    cache = Path(cache) if cache else base / "data" / "activations"
     with model.strategy().scope():
         backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
         weights = model.digest(backbone)
@@ -112,7 +114,7 @@ def fit(
                     )
                 _measure(dataset, part, kept, fitted, settings, unfinished)
                 model.inference_model(backbone, fitted.head).save(unfinished / "model.keras")
-                _draw(dataset, root, unfinished)
+                _draw(dataset, base, unfinished)
     return results.read(folder)
 
 
@@ -137,13 +139,13 @@ def compare(runs: Sequence[Place]) -> "pd.DataFrame":
         return stage.differences(finished, show)
 
 
-def report(runs: Sequence[Place], out: Place | None = None, *, root: Place = ".") -> Path:
+def report(runs: Sequence[Place], out: Place | None = None, *, root: Place | None = None) -> Path:
     """Write one HTML page of runs, with all that it shows inside.
 
     Args:
         runs: folders of finished runs.
         out: the page; None: report.html in the one run, or beside several.
-        root: the folder that the manifests' paths are relative to.
+        root: the folder that the manifests' paths are relative to; None: as their cards have it.
 
     Returns:
         Where the page is.
@@ -156,7 +158,7 @@ def report(runs: Sequence[Place], out: Place | None = None, *, root: Place = "."
     folders = [Path(run) for run in runs]
     place = Path(out) if out else page.default_out(folders)
     with progress("report", "steps") as show:
-        page.write(folders, Path(root), place, _heat, show)
+        page.write(folders, Path(root) if root is not None else None, place, _heat, show)
     return place
 
 

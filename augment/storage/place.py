@@ -65,6 +65,25 @@ class Place(NamedTuple):
                 )
 
 
+def place_of(name: str, source: Path, root: Path, images: Path | None, manifest: Path | None) -> Place:
+    """Where a set goes that is called `name`: as given, else in the root.
+
+    Images outside the root have a root of their own, the folder that holds them and their manifest.
+    """
+    inside = images is None or images.resolve().is_relative_to(root.resolve())
+    images = images or root / "data" / "augmented" / name
+    if inside:
+        return Place(root, source, images, manifest or root / "manifests" / f"{name}.csv")
+    manifest = manifest or images.parent / f"{name}.csv"
+    try:
+        common = os.path.commonpath([images.resolve().parent, manifest.resolve().parent])
+    except ValueError:
+        raise BuildError(
+            f"--images {images} and --manifest {manifest} are on different drives; put them on one"
+        ) from None
+    return Place(Path(common), source, images, manifest)
+
+
 def is_up_to_date(place: Place, build_plan: BuildPlan, checking: Progress) -> bool:
     """Whether this very set is there, its manifest and every image as it was written."""
     try:
@@ -85,7 +104,7 @@ def clear(place: Place, build_plan: BuildPlan) -> list[str]:
     A file that was found since and is rejected changes no image, but it is in the card from now on.
     """
     card = contract.read_card(place.manifest)
-    if (new := {**card, **build_plan.card(place.relative, place.images)}) != card:  # which keeps the notes
+    if (new := {**card, **build_plan.card(place)}) != card:  # which keeps the notes
         contract.write(place.manifest, contract.read(place.manifest), new)
     paths = set(build_plan.planned.rows["path"])
     moved = image_folder.set_aside(place.images, place.images, image_folder.find_strays(place.images, paths))
@@ -149,7 +168,7 @@ def publish(place: Place, build_plan: BuildPlan, rows: pd.DataFrame, noted: set[
         os.replace(images, replaced(images))
     os.replace(partial(images), images)
     notes = [each._asdict() for each in notes_of(rows, noted)]
-    contract.write(place.manifest, rows, build_plan.card(place.relative, images) | {"notes": notes})
+    contract.write(place.manifest, rows, build_plan.card(place) | {"notes": notes})
     (images / JOURNAL).unlink(missing_ok=True)
     image_folder.remove(replaced(images))
     return moved

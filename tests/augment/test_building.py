@@ -682,3 +682,54 @@ def test_names_of_files_that_are_no_images_say_nothing_of_patients(source: Path)
     assert "(not half.jpg)" in make_build_plan(scanned, SMALL).groups.warning
     known = make_build_plan(scanned, SMALL, [Rejected("train/NORMAL/half.jpg", "damaged")]).groups
     assert (known.warning, known.matched) == ("", known.of)
+
+
+@pytest.mark.parametrize("manifest", [None, "other/place/of.csv"])
+def test_images_may_lie_on_any_disk(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call, manifest: str | None
+) -> None:
+    """Outside the root they have one of their own, which the card says: no command needs --root, wherever it is run."""
+    (tmp_path / "set.yaml").write_text("per_class: 20\nsize: 32\ntransforms: [HorizontalFlip]\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    disk = tmp_path / "disk"
+    given = ("--manifest", disk / manifest) if manifest else ()
+    words = (
+        "build",
+        "--recipe",
+        tmp_path / "set.yaml",
+        "--source",
+        source,
+        "--images",
+        disk / "images" / "set",
+        *given,
+    )
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    written = disk / (manifest or "images/set.csv")
+    assert contract.read_card(written)["root"] == ("../.." if manifest else ".")
+    assert call("verify", written).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    image = next((disk / "images" / "set").rglob("*.jpg"))
+    image.unlink()
+    assert call("verify", written, "--repair").exit_code == 0
+    assert image.exists()
+    assert call("gallery", written).exit_code == 0
+    monkeypatch.chdir(tmp_path / "here")
+    assert "Up to date" in call(*words).output
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_root_in_a_card_leads_only_upwards(tmp_path: Path) -> None:
+    """A card may come from anyone: a root that is elsewhere is not taken."""
+    manifest = tmp_path / "a" / "b" / "set.csv"
+    manifest.parent.mkdir(parents=True)
+    for given, root in (("..", tmp_path / "a"), ("../..", tmp_path), (".", tmp_path / "a" / "b")):
+        manifest.with_suffix(".json").write_text(json.dumps({"root": given}))
+        assert contract.root_of(manifest) == root
+        assert contract.root_seen_from(manifest, root) == given
+    for given in ("../../etc", "/", "c", "..\\..", None, 3, "./.."):
+        manifest.with_suffix(".json").write_text(json.dumps({"root": given}))
+        assert contract.root_of(manifest) == Path()
+    assert contract.root_of(manifest, tmp_path) == tmp_path
+    assert contract.root_seen_from(manifest, tmp_path / "c") is None

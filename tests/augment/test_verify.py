@@ -68,10 +68,11 @@ def test_an_untouched_set_has_no_faults(root: Path, call) -> None:
 
 
 def test_a_set_is_verified_from_anywhere(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> None:
-    """With --root the command runs in any folder; without it, there, every image is missing."""
+    """The command runs in any folder, by the root in the card or by --root; in another root every image is missing."""
     monkeypatch.chdir(tmp_path)
+    assert call("verify", root / MANIFEST).exit_code == 0
     assert call("verify", root / MANIFEST, "--root", root).exit_code == 0
-    astray = call("verify", root / MANIFEST)
+    astray = call("verify", root / MANIFEST, "--root", ".")
     assert astray.exit_code == 1
     assert table(astray.stdout) == [("missing", path) for path in images(root)]
 

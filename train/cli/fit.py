@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 import train
-from common.console import as_json, at_root, one_line_errors, print_json, quiet, say
+from common.console import as_json, of_root, one_line_errors, print_json, quiet, say
+from manifests.contract import root_of
 from train.console import RESUME, table
 from train.settings import Settings
 
@@ -110,7 +111,7 @@ _DEFAULTS = Settings()
 )
 @quiet
 @as_json
-@at_root
+@of_root
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
@@ -125,7 +126,7 @@ _DEFAULTS = Settings()
 def fit(
     manifest: Path,
     run: Path | None,
-    root: Path,
+    root: Path | None,
     cache: Path | None,
     cache_limit: float | None,
     engine: str,
@@ -153,7 +154,7 @@ def fit(
         )
         from train.evaluation import results
 
-    folder = run or root / "runs" / manifest.stem
+    folder = run or root_of(manifest, root) / "runs" / manifest.stem
     print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
     say(table(results.summary(finished)))
     say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")

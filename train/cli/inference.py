@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.console import as_json, at_root, one_line_errors, print_json, progress, quiet, say
+from common.console import as_json, at_root, of_root, one_line_errors, print_json, progress, quiet, say
 from common.errors import UserError
 from train.console import import_tensorflow, silence, table
 
@@ -123,10 +123,10 @@ def _print_rows(rows: "pd.DataFrame") -> None:
     is_flag=True,
     help="Patients of the same name as the run's are others: of another hospital, say.",
 )
-@at_root
+@of_root
 @as_json
 def evaluate(
-    run: Path, manifest: Path, columns: str, root: Path, on_leak: str, *, other_patients: bool, **_: bool
+    run: Path, manifest: Path, columns: str, root: Path | None, on_leak: str, *, other_patients: bool, **_: bool
 ) -> None:
     """Measure RUN on the test images of another set's manifest, or on a list's images, at the run's own threshold.
 
@@ -142,7 +142,7 @@ def evaluate(
     """
     with one_line_errors():
         import_tensorflow()
-        from manifests.contract import is_manifest
+        from manifests.contract import is_manifest, root_of
         from train.evaluation import results
         from train.inference import external_validation
         from train.inference import predictor as runs
@@ -154,8 +154,9 @@ def evaluate(
             if is_list(manifest) and (named or not is_manifest(manifest)):
                 measured = external_validation.measure_list(trained, manifest, named, show, drop_leaks=drop_leaks)
             else:
+                base = root_of(manifest, root)
                 measured = external_validation.measure(
-                    trained, manifest, root, show, drop_leaks=drop_leaks, other_patients=other_patients
+                    trained, manifest, base, show, drop_leaks=drop_leaks, other_patients=other_patients
                 )
     print_json(measured.metrics | {"leak_check": measured.check._asdict()})
     say(table(results.figures(measured.metrics, trained.threshold, f"{run} on {manifest}")))
@@ -175,9 +176,9 @@ def evaluate(
     help="All but saved_model need the packages of requirements-FORMAT.txt.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Where the model goes.  [default: in RUN]")
-@at_root
+@of_root
 @quiet
-def export(run: Path, kind: str, out: Path | None, root: Path, **_: bool) -> None:
+def export(run: Path, kind: str, out: Path | None, root: Path | None, **_: bool) -> None:
     """Export the model of RUN for other programs, preprocessing inside: it takes float32 RGB images, 0 to 255.
 
     What was written is run and compared with the original, on the run's test images if they are at hand, before it

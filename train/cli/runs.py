@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 import train
-from common.console import as_json, at_root, one_line_errors, print_json, quiet, say
+from common.console import as_json, of_root, one_line_errors, print_json, quiet, say
 from train.console import RESUME, table
 
 
@@ -40,9 +40,9 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
     type=click.Path(path_type=Path),
     help="Where the page goes.  [default: report.html in RUN, or beside several]",
 )
-@at_root
+@of_root
 @quiet
-def report(runs: tuple[Path, ...], out: Path | None, root: Path, **_: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, root: Path | None, **_: bool) -> None:
     """Write one HTML page of RUNs: numbers, curves, mistakes with the evidence for them, comparison, model card.
 
     The page holds all that it shows, images of the test patients too: mind whom you send it to.

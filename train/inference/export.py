@@ -42,14 +42,14 @@ class Exported(NamedTuple):
     difference: float
 
 
-def export(trained: Trained, kind: str, out: Path | None, root: Path) -> Exported:
+def export(trained: Trained, kind: str, out: Path | None, root: Path | None = None) -> Exported:
     """Write the model in a format, compare it with the original, and give it its name.
 
     Args:
         trained: the run.
         kind: one of FORMATS. `saved_model` and `openvino` are folders, the others files.
         out: where it goes; in the run's folder if None.
-        root: what the paths of the run's manifest are relative to.
+        root: what the paths of the run's manifest are relative to; None: as its card has it.
 
     Raises:
         ExportError: a package is missing, something is there already, or the exported model answers otherwise.
@@ -104,7 +104,7 @@ def _check_packages(kind: str) -> None:
             )
 
 
-def _some_images(trained: Trained, root: Path) -> tuple[Floats, str]:
+def _some_images(trained: Trained, root: Path | None) -> tuple[Floats, str]:
     """Images to compare on, float32 (images, height, width, 3): the run's test images, or noise; and which they are."""
     paths = _test_images(trained, root)
     if paths:
@@ -117,7 +117,7 @@ def _some_images(trained: Trained, root: Path) -> tuple[Floats, str]:
     return noise, f"{_IMAGES} images of made-up noise (the run's test images are not at hand)"
 
 
-def _test_images(trained: Trained, root: Path) -> list[Path]:
+def _test_images(trained: Trained, root: Path | None) -> list[Path]:
     """Those of the run's manifest, as long as it is the one that the run was trained on."""
     manifest = Path(str(trained.settings.get("manifest")))
     try:
@@ -126,7 +126,8 @@ def _test_images(trained: Trained, root: Path) -> list[Path]:
             return []
     except (contract.ContractError, OSError):
         return []
-    return [root / path for path in rows.loc[rows["split"] == "test", "path"]]
+    base = contract.root_of(manifest, root)
+    return [base / path for path in rows.loc[rows["split"] == "test", "path"]]
 
 
 def _saved_model(model: keras.Model, path: Path) -> _Forward:

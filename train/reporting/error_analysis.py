@@ -4,6 +4,7 @@ Each is shown beside where in it the evidence for the prediction is (Grad-CAM).
 """
 
 import base64
+import contextlib
 import hashlib
 import io
 from collections.abc import Callable
@@ -90,14 +91,17 @@ def pick(of: Scored, threshold: float | None) -> list[Picked]:
     return found
 
 
-def manifest_of(run: Finished, root: Path) -> tuple[pd.DataFrame | None, str]:
-    """The rows of the set that a run is on, or None and why they can't be had."""
+def manifest_of(run: Finished, root: Path | None) -> Path:
+    """Where the manifest of a run's set is, or was: as the run names it, seen from here or from the root."""
     named = Path(str(run.settings.get("manifest", "")))
-    for manifest in (named, root / named):
-        try:
-            data = manifest.read_bytes()
-        except (OSError, ValueError):  # ValueError: a name that no file can have
-            continue
+    return next((path for path in (named, (root or Path()) / named) if _is_file(path)), named)
+
+
+def rows_of(run: Finished, manifest: Path) -> tuple[pd.DataFrame | None, str]:
+    """The rows of the set that a run is on, or None and why they can't be had."""
+    named = manifest
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a name that no file can have
+        data = manifest.read_bytes()
         if hashlib.sha256(data).hexdigest() != run.settings.get("manifest_sha256"):
             return None, f"{named.name} is no longer the manifest that the run was trained on"
         try:
@@ -105,6 +109,13 @@ def manifest_of(run: Finished, root: Path) -> tuple[pd.DataFrame | None, str]:
         except ContractError as error:
             return None, str(error)
     return None, f"the set's manifest, {named.name}, is not there any more"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except ValueError:  # a name that no file can have
+        return False
 
 
 def see(

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from markupsafe import Markup
@@ -61,12 +61,14 @@ def default_out(runs: list[Path]) -> Path:
     return (runs[0].parent if len(parents) == 1 else common) / "report.html"
 
 
-def write(runs: list[Path], root: Path, out: Path, load_heat: LoadHeat, progress: Callable[[int, int], None]) -> None:
+def write(
+    runs: list[Path], root: Path | None, out: Path, load_heat: LoadHeat, progress: Callable[[int, int], None]
+) -> None:
     """Write the page of some runs.
 
     Args:
         runs: their folders.
-        root: what their sets' manifests' paths are relative to.
+        root: what their sets' manifests' paths are relative to; None: as their cards have it.
         out: where the page goes, .html.
         load_heat: of a run's folder and the (width, height) of its images gives what maps evidence, or why it can't.
         progress: called with (steps done, steps in all).
@@ -137,10 +139,12 @@ def _expect_classes(folder: Path, run: Finished) -> None:
         )
 
 
-def _section(name: str, folder: Path, run: Finished, root: Path, load_heat: LoadHeat) -> RunSection:
+def _section(name: str, folder: Path, run: Finished, root: Path | None, load_heat: LoadHeat) -> RunSection:
     scored = {phase: curves.scored(run, phase) for phase in run.metrics}
     last = scored[list(scored)[-1]]
-    rows, gone = error_analysis.manifest_of(run, root)
+    manifest = error_analysis.manifest_of(run, root)
+    rows, gone = error_analysis.rows_of(run, manifest)
+    root = contract.root_of(manifest, root)
     seen, unseen = _seen(folder, run, last, rows, gone, root, load_heat)
     drawn = {phase: curves.curves(each) for phase, each in scored.items()}
     return RunSection(
@@ -156,7 +160,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path, load_heat: Load
         seen,
         unseen,
         _rescaling(folder),
-        model_card.of(run, rows, _set_card(run, root) if rows is not None else {}),
+        model_card.of(run, rows, contract.read_card(manifest) if rows is not None else {}),
         [(key, str(value)) for key, value in run.settings.items() if not isinstance(value, (dict, list))],
     )
 
@@ -192,16 +196,6 @@ def _seen(
     if why:
         faults.append(f"Where the evidence is can't be shown: {why}.")
     return seen, " ".join(faults)
-
-
-def _set_card(run: Finished, root: Path) -> dict[str, Any]:
-    named = str(run.settings["manifest"])
-    for manifest in (Path(named), root / named):
-        try:
-            return contract.read_card(manifest)
-        except contract.ContractError:
-            continue
-    return {}
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:

@@ -87,7 +87,7 @@ def _pixels(url: str) -> np.ndarray:
 def test_what_was_judged_is_shown_with_its_evidence(drawn_run: Callable[..., Path], tmp_path: Path) -> None:
     """The image as it is, and brighter where the heat is; one that was changed or removed is not shown."""
     run = results.read(drawn_run(tmp_path))
-    rows, gone = error_analysis.manifest_of(run, tmp_path)
+    rows, gone = error_analysis.rows_of(run, error_analysis.manifest_of(run, tmp_path))
     assert rows is not None
     assert gone == ""
     of = curves.scored(run, "fine-tuned")
@@ -122,11 +122,11 @@ def test_of_another_manifest_nothing_is_shown(drawn_run: Callable[..., Path], tm
     run = results.read(drawn_run(tmp_path))
     manifest = tmp_path / "manifests" / "tiny.csv"
     contract.write(manifest, contract.read(manifest).iloc[:-1], contract.read_card(manifest))
-    rows, why = error_analysis.manifest_of(run, tmp_path)
+    rows, why = error_analysis.rows_of(run, error_analysis.manifest_of(run, tmp_path))
     assert rows is None
     assert "no longer the manifest" in why
     manifest.unlink()
-    rows, why = error_analysis.manifest_of(run, tmp_path)
+    rows, why = error_analysis.rows_of(run, error_analysis.manifest_of(run, tmp_path))
     assert rows is None
     assert "not there any more" in why
 
