@@ -49,7 +49,8 @@ def build(
 
     Args:
         recipe: a recipe of augment/recipes by name, or the path of a YAML file.
-        source: the folder of class folders, or a list of images (CSV, TSV, Parquet); never written to.
+        source: the folder of class folders, or a list of images (CSV, TSV, Parquet), here or at an address
+            (s3://bucket/folder, https://host/list.csv); never written to.
         root: the folder that the manifest's paths are relative to; for images outside of it, the one that holds both.
         images: the folder for the images, on any disk; None: data/augmented/RECIPE in `root`.
         manifest: the CSV file; None: manifests/RECIPE.csv in `root`, or beside images outside of it.
@@ -62,7 +63,7 @@ def build(
     Raises:
         UserError: the source, the recipe or the place can't be used; the message says why, and the fix.
     """
-    with _scanned(recipe, Path(source), options) as (loaded, scanned, executor):
+    with _scanned(recipe, source, options) as (loaded, scanned, executor):
         from augment import building
         from augment.storage.place import place_of
 
@@ -91,7 +92,7 @@ def dry_run(recipe: str, source: Place, **options: Unpack[Options]) -> "BuildPla
     Raises:
         UserError: as `build`.
     """
-    with _scanned(recipe, Path(source), options) as (loaded, scanned, executor):
+    with _scanned(recipe, source, options) as (loaded, scanned, executor):
         from augment import building
 
         with progress("decoding", "files") as show:
@@ -106,7 +107,7 @@ def _drops(options: Options) -> dict[str, bool]:
 
 
 @contextmanager
-def _scanned(name: str, source: Path, options: Options) -> "Iterator[tuple[Recipe, Scan, ProcessPool]]":
+def _scanned(name: str, source: Place, options: Options) -> "Iterator[tuple[Recipe, Scan, ProcessPool]]":
     """The recipe, the source's images, and the workers that render."""
     from augment import recipe as recipes
     from augment.rendering.work import MODULES
@@ -118,8 +119,9 @@ def _scanned(name: str, source: Path, options: Options) -> "Iterator[tuple[Recip
         from augment import building  # noqa: F401  # most of what takes time to import
         from augment.sources.dicom_tags import group_tag
         from augment.sources.scan import scan
+        from common.remote import at
 
         with progress("reading", "files") as show:
             tag = group_tag(recipe, options.get("group_key"))
-            scanned = scan(source, recipe.group, workers, show, recipe.list, tag)
+            scanned = scan(at(source), recipe.group, workers, show, recipe.list, tag)
         yield recipe, scanned, executor

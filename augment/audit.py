@@ -19,6 +19,7 @@ from augment.sources.layout import Rejected
 from augment.sources.scan import scan
 from common.images.pixels import UnreadableImage, header, picture, read_image
 from common.process_pool import ProcessPool
+from common.remote import Location
 
 _SIDE = 16  # of the perceptual hash: 256 bits, since at the usual 64 X-rays of different patients are alike
 _WORDS = _SIDE * _SIDE // 64
@@ -54,13 +55,13 @@ class _Look(NamedTuple):
 class _File(NamedTuple):
     """One image that is to be looked at."""
 
-    source: Path
+    source: Location
     name: str
     max_pixels: int
 
 
 def audit(
-    source: Path,
+    source: Location,
     group: str,
     distance: int,
     max_pixels: int,
@@ -96,7 +97,7 @@ def audit(
     split_groups = _split_groups(seen)  # what doesn't decode is no image, and leaks nowhere
     same_bytes, same_pixels = _same(seen, "source_sha256"), _same(seen, "pixels")
     report = {
-        "source": source.as_posix(),
+        "source": source.as_posix() if isinstance(source, Path) else str(source),
         "images": len(seen),
         "counts": _nested_counts(seen),
         "formats": dict(sorted(Counter(look.declared for look in found).items())),
@@ -118,7 +119,7 @@ def audit(
 
 
 def _look_at_all(
-    source: Path, images: pd.DataFrame, max_pixels: int, executor: Executor, progress: Callable[[int, int], None]
+    source: Location, images: pd.DataFrame, max_pixels: int, executor: Executor, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, _Look], list[Rejected]]:
     looks, unreadable, done = {}, [], 0
     names = images["source"].tolist()
@@ -144,7 +145,7 @@ def _crashed(file: _File, reason: str) -> tuple[str, _Look | str]:
     return file.name, reason
 
 
-def _look(path: Path, max_pixels: int) -> _Look | str:
+def _look(path: Location, max_pixels: int) -> _Look | str:
     """Look at one image, or say why that can't be done."""
     try:
         data = read_image(path, max_pixels)

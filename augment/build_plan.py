@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -17,10 +17,7 @@ from augment.sources.layout import Rejected
 from augment.sources.scan import Scan
 from common import __version__
 from manifests.balance import unevenness
-from manifests.contract import SPLITS, root_seen_from
-
-if TYPE_CHECKING:
-    from augment.storage.place import Place
+from manifests.contract import SPLITS
 
 # The packages whose version can change the bytes of any set, and those that only albumentations' transforms go through.
 _PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
@@ -112,8 +109,8 @@ class BuildPlan(NamedTuple):
             )
         return found + unevenness(self.planned.rows)
 
-    def card(self, place: "Place") -> dict[str, Any]:
-        """The card of the set at a place, as manifests/README.md has it."""
+    def card(self, places: dict[str, str | None]) -> dict[str, Any]:
+        """The card, as manifests/README.md has it, with where its parts are."""
         counts: dict[str, dict[str, dict[str, int]]] = {}
         for row in self.counts.itertuples():
             counts.setdefault(row.split, {})[row.label] = {
@@ -123,10 +120,7 @@ class BuildPlan(NamedTuple):
         return {
             "name": self.recipe.name,
             "notice": self.scanned.notice,
-            "root": root_seen_from(place.manifest, place.root),
-            "source": place.relative(self.scanned.folder),
-            "list": place.relative(self.scanned.list_file) if self.scanned.list_file else None,
-            "images": place.relative(place.images),
+            **places,
             "recipe": self.recipe.as_dict(),
             "on_leak": "drop" if self.drop_leaks else "error",
             "on_conflict": "drop" if self.drop_conflicts else "error",

@@ -31,6 +31,7 @@ from augment.storage.place import (
     publish,
     recorded,
 )
+from common.remote import Location, name_in
 from manifests import contract
 
 _TRIAL_SECONDS = 30  # with the import of albumentations on a busy machine
@@ -54,7 +55,7 @@ class Built(NamedTuple):
 def plan_build(
     scanned: Scan,
     recipe: Recipe,
-    source: Path,
+    source: Location,
     executor: Executor,
     known: Iterable[Rejected] = (),
     *,
@@ -96,7 +97,7 @@ def _without_known(build_plan: BuildPlan, unreadable: dict[str, Rejected]) -> Bu
 def dry_run(
     scanned: Scan,
     recipe: Recipe,
-    source: Path,
+    source: Location,
     executor: Executor,
     progress: Progress = _unseen,
     *,
@@ -249,7 +250,7 @@ def _render(
     done = len(rows) - len(missing)
     progress(done, len(rows))
     for task, result in render_all(missing, Style.of(build_plan.recipe), place.source, partial(place.images), executor):
-        name = task.source.relative_to(place.source).as_posix()
+        name = name_in(place.source, task.source)
         if result.reason:
             failed.append(rejection(task, result, place.source))
         notes = (Noted(name, note, result.largest, task.source_sha256) for note in result.notes)

@@ -37,8 +37,8 @@ def main() -> None:
 @click.option(
     "--source",
     required=True,
-    type=click.Path(path_type=Path),
-    help="The folder of class folders, or a list of images (CSV, TSV, Parquet); never written to.",
+    help="The folder of class folders, or a list of images (CSV, TSV, Parquet), here or at an address (s3://, https://); "
+    "never written to.",
 )
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Where the images go.  [default: data/augmented/RECIPE]"
@@ -76,7 +76,7 @@ def main() -> None:
 @as_json
 def build(
     recipe_name: str,
-    source: Path,
+    source: str,
     images: Path | None,
     manifest: Path | None,
     root: Path,
@@ -126,7 +126,7 @@ def build(
 @main.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--repair", is_flag=True, help="Render what is missing or altered again; move strays aside.")
-@click.option("--source", type=click.Path(path_type=Path), help="The source folder.  [default: the card's]")
+@click.option("--source", help="The source folder, here or at an address.  [default: the card's]")
 @of_root
 @click.option(
     "--workers",
@@ -137,7 +137,7 @@ def build(
 )
 @quiet
 @as_json
-def verify(manifest: Path, repair: bool, source: Path | None, root: Path | None, workers: int, **_: bool) -> None:
+def verify(manifest: Path, repair: bool, source: str | None, root: Path | None, workers: int, **_: bool) -> None:
     """Check every image of MANIFEST against its checksum; exit code 1 if anything is missing, altered or stray.
 
     With --repair, images take their place only if they come out byte for byte as the manifest has them.
@@ -174,7 +174,7 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path | None,
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option(
     "--recipe",
     "recipe_name",
@@ -211,7 +211,7 @@ def verify(manifest: Path, repair: bool, source: Path | None, root: Path | None,
 )
 @quiet
 def audit(
-    source: Path,
+    source: str,
     recipe_name: str,
     group: str | None,
     distance: int,
@@ -234,13 +234,14 @@ def audit(
 
         from augment import audit as stage
         from augment.recipe import load, resolve
+        from common.remote import at
         from manifests.contract import write_atomically
 
         recipe = load(recipe_name)
         pattern = resolve("audit", {"group": group or recipe.group}, "--group").group
         with progress("looking", "images") as show:
             limit = max_pixels or recipe.max_pixels
-            found = stage.audit(source, pattern, distance, limit, workers, show, recipe.list)
+            found = stage.audit(at(source), pattern, distance, limit, workers, show, recipe.list)
         if json_file == _STDOUT:
             click.get_current_context().params["as_json"] = True
             print_json(found.report)

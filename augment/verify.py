@@ -19,6 +19,7 @@ from augment.storage.image_folder import JOURNAL
 from augment.storage.lock import held
 from augment.storage.place import Place
 from common.errors import UserError
+from common.remote import at
 from manifests import contract
 
 Progress = Callable[[int, int], None]
@@ -95,7 +96,7 @@ def _linked(folders: set[str], root: Path) -> dict[str, str]:
 
 
 def repair(
-    manifest: Path, root: Path, source: Path | None, faults: list[Fault], executor: Executor, progress: Progress
+    manifest: Path, root: Path, source: str | None, faults: list[Fault], executor: Executor, progress: Progress
 ) -> list[Fault]:
     """Mend what `verify` found, and give back what could not be mended, each with the reason.
 
@@ -109,10 +110,11 @@ def repair(
         LockError: another process is at work on the set.
     """
     card = contract.read_card(manifest)
-    source = source or root / str(card.get("source", ""))
-    if not source.is_dir():
-        raise VerifyError(f"{source}: the set's source folder is not there; give --source")
-    place = Place(root, source, root / _images(card, manifest), manifest)
+    recorded = str(card.get("source", ""))
+    found = at(source or (recorded if "://" in recorded else root / recorded))
+    if isinstance(found, Path) and not found.is_dir():
+        raise VerifyError(f"{found}: the set's source folder is not there; give --source")
+    place = Place(root, found, root / _images(card, manifest), manifest)
     place.check()
     if not place.images.exists() or any(fault.path == manifest.as_posix() for fault in faults):
         _rebuild(place, card, executor, progress)
@@ -176,7 +178,9 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
     recipe = _recipe(card)
     leaks, conflicts = card.get("on_leak") == "drop", card.get("on_conflict") == "drop"
     listed = card.get("list")
-    source = place.root / listed if isinstance(listed, str) else place.source
+    source = place.source
+    if isinstance(listed, str):
+        source = at(listed if "://" in listed else place.root / listed)
     if recipe.group_tag:
         raise VerifyError(f"{place.manifest}: its patients are hashed with a key; build the set anew, with --group-key")
     scanned = scan(source, recipe.group, os.cpu_count() or 1, list_format=recipe.list)

@@ -4,6 +4,7 @@ A source is decoded once, however many variants it has. A variant's every draw c
 that neither the worker nor the order matters.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from augment.rendering.transforms import expect_image, pipeline
 from common.images import memory
 from common.images.pixels import Picture, Pixels, UnreadableImage, picture, read_image
 from common.images.resizing import resize
+from common.remote import Remote
 
 _CHANGED = "its bytes are no longer those that were planned with"
 cv2.setNumThreads(1)  # the pool has a worker a core already
@@ -37,8 +39,8 @@ def run(task: RenderTask) -> RenderResult:
             return RenderResult([], _CHANGED)
         decoded = _decode(data, task.style)
     except OSError as error:
-        if memory.is_lack(error):
-            raise
+        if memory.is_lack(error) or (error.errno == errno.EIO and isinstance(task.source, Remote)):
+            raise  # the machine's fault, or that of the way to a store, which another try may find mended
         return RenderResult([], f"can't be read: {error.strerror}")
     except UnreadableImage as error:
         return RenderResult([], str(error), unreadable=True) if _is_as_planned(task) else RenderResult([], _CHANGED)
@@ -55,6 +57,8 @@ def run(task: RenderTask) -> RenderResult:
 def _is_as_planned(task: RenderTask) -> bool:
     """Whether the source is what was planned with; it may be too large to be read at once."""
     try:
+        if isinstance(task.source, Remote):
+            return hashlib.sha256(task.source.read()).hexdigest() == task.source_sha256
         with task.source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == task.source_sha256
     except OSError:

@@ -16,6 +16,7 @@ from augment.sources.layout import Rejected
 from common.errors import UserError
 from common.images import memory
 from common.process_pool import WorkerDied
+from common.remote import Location, name_in
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ class DispatchError(UserError):
 
 
 def render_all(
-    rows: pd.DataFrame, style: Style, source: Path, images: Path, executor: Executor
+    rows: pd.DataFrame, style: Style, source: Location, images: Path, executor: Executor
 ) -> Iterator[tuple[RenderTask, RenderResult]]:
     """Render rows of a plan, one task a source, and yield each task with its result as they come in.
 
@@ -56,7 +57,7 @@ def render_all(
 def unreadable_among(
     sources: pd.DataFrame,
     style: Style,
-    source: Path,
+    source: Location,
     executor: Executor,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Rejected]:
@@ -73,7 +74,7 @@ def unreadable_among(
         DispatchError: as `results` has it.
     """
     rows = zip(sources["source"], sources["source_sha256"], strict=True)
-    tasks = (RenderTask(source / name, sha256, source, (), style) for name, sha256 in rows)  # no variants: only decoded
+    tasks = (RenderTask(source / name, sha256, Path(), (), style) for name, sha256 in rows)  # no variants: only decoded
     batches = iter(lambda: list(islice(tasks, _BATCH)), [])
     unreadable, done = [], 0
     for batch in results(run_all, batches, executor, lambda task: task.source, _crashed):
@@ -85,9 +86,9 @@ def unreadable_among(
     return sorted(unreadable)
 
 
-def rejection(task: RenderTask, result: RenderResult, source: Path) -> Rejected:
+def rejection(task: RenderTask, result: RenderResult, source: Location) -> Rejected:
     """A source that can't be used, with its checksum if its bytes are to blame."""
-    name = task.source.relative_to(source).as_posix()
+    name = name_in(source, task.source)
     return Rejected(name, result.reason, task.source_sha256 if result.unreadable else "")
 
 
@@ -95,7 +96,7 @@ def results(
     run: Callable[[Sequence[Item]], Sequence[Result]],
     batches: Iterator[Sequence[Item]],
     executor: Executor,
-    file: Callable[[Item], str | Path],
+    file: Callable[[Item], str | Location],
     crashed: Callable[[Item, str], Result],
 ) -> Iterator[Sequence[Result]]:
     """Yield what `run` makes of batches of items as it comes in, which need not be in their order.
@@ -159,7 +160,7 @@ def _is_death(error: BaseException) -> bool:
     return isinstance(error, WorkerDied) or type(error).__name__ == "KilledWorker"
 
 
-def _stopped(file: str | Path, error: BaseException) -> str:
+def _stopped(file: str | Location, error: BaseException) -> str:
     cause = "not enough memory to decode or render it"
     if not isinstance(error, MemoryError):
         why = error.cause if isinstance(error, WorkerDied) else "killed"
@@ -171,7 +172,7 @@ def _crashed(task: RenderTask, reason: str) -> tuple[RenderTask, RenderResult]:
     return task, RenderResult([], reason, unreadable=True)
 
 
-def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[list[RenderTask]]:
+def _batches(rows: pd.DataFrame, style: Style, source: Location, images: Path) -> Iterator[list[RenderTask]]:
     """Jobs, one a source, in batches of about `_BATCH` images."""
     batch: list[RenderTask] = []
     size = 0
@@ -185,7 +186,7 @@ def _batches(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> It
         yield batch
 
 
-def _tasks(rows: pd.DataFrame, style: Style, source: Path, images: Path) -> Iterator[RenderTask]:
+def _tasks(rows: pd.DataFrame, style: Style, source: Location, images: Path) -> Iterator[RenderTask]:
     """A task for each run of rows that have the same source, as plans and manifests list them."""
     variants: list[Variant] = []
     previous = ("", "")

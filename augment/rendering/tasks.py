@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from augment.recipe import Recipe
+from common.remote import Remote
 
 
 class Style(NamedTuple):
@@ -50,7 +51,7 @@ class Variant(NamedTuple):
 class RenderTask(NamedTuple):
     """One source with all its variants that are to be rendered into the image folder."""
 
-    source: Path
+    source: Path | Remote
     source_sha256: str
     images: Path
     variants: tuple[Variant, ...]

@@ -5,6 +5,7 @@ No value of a header leaves this module: not in a message, and not as a group bu
 
 import hashlib
 import hmac
+import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from augment.recipe import Recipe
 from augment.sources.layout import ScanError
+from common.remote import Location, Remote
 
 _LEAST_KEY, _HASH = 16, 16  # bytes of a key; hex digits of a group
 _LEAST_NAME = 4  # characters of an ID or a part of a name that a path is searched for
@@ -58,7 +60,7 @@ def group_tag(recipe: Recipe, key_file: str | PathLike[str] | None) -> GroupTag 
 
 
 def groups_and_warnings(
-    folder: Path, names: Sequence[str], tag: GroupTag | None, workers: int, progress: Callable[[int, int], None]
+    folder: Location, names: Sequence[str], tag: GroupTag | None, workers: int, progress: Callable[[int, int], None]
 ) -> tuple[list[str], list[str]]:
     """The group of each of some DICOM files (empty where there is no tag, or no value), and what to know of them all.
 
@@ -91,12 +93,14 @@ def groups_and_warnings(
     return [header.group for header in headers], _warnings(headers, tag)
 
 
-def _header(folder: Path, name: str, tag: GroupTag | None) -> _Header:
+def _header(folder: Location, name: str, tag: GroupTag | None) -> _Header:
     import pydicom
 
     wanted = [*_READ, *([tag.keyword] if tag else [])]
     try:
-        dataset = pydicom.dcmread(folder / name, stop_before_pixels=True, specific_tags=wanted)
+        place = folder / name
+        file = io.BytesIO(place.read()) if isinstance(place, Remote) else place
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted)
         is_anonymous = str(dataset.get("PatientIdentityRemoved") or "").upper() == "YES"
         identifiers = [str(dataset.get("PatientID") or ""), *str(dataset.get("PatientName") or "").split("^")]
         path = name.casefold()

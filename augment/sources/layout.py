@@ -16,6 +16,7 @@ from common.errors import UserError
 
 # The notice that a source folder carries (licence, citation, "synthetic"): the card hands it on.
 NOTICE = "NOTICE"
+MASKS = "a folder of masks or labels beside one of images"
 BESIDE = "beside the folders train, val and test"
 # Control characters, also of lines and of writing direction, a backslash, and what stands for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -27,8 +28,8 @@ _SPLIT_NAMES = re.compile(
 # What splits are called in other ways, as 01_train, eval-set or fold3 are.
 _LIKE_A_SPLIT = re.compile(r"(?<![a-z])(?:train|val|dev|eval|test|hold-?out|fold|split|part)", re.IGNORECASE)
 # CLASS/images/* beside CLASS/masks/*, as the COVID-19 Radiography Database has it.
-_IMAGE_FOLDERS = re.compile(r"images?|imgs?", re.IGNORECASE)
-_MASK_FOLDERS = re.compile(r"masks?|segmentations?|annotations?|labels?", re.IGNORECASE)
+IMAGE_FOLDERS = re.compile(r"images?|imgs?", re.IGNORECASE)
+MASK_FOLDERS = re.compile(r"masks?|segmentations?|annotations?|labels?", re.IGNORECASE)
 # The system's own files, which need no look at their bytes.
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin"})
 
@@ -225,7 +226,7 @@ def _files_of_class(
     """Yield the files in a class folder and in its inner folders, however deep; the rest is rejected."""
     entries = _entries(folder.path)
     has_images_folder = any(
-        entry.is_dir(follow_symlinks=False) and _IMAGE_FOLDERS.fullmatch(entry.name) for entry in entries
+        entry.is_dir(follow_symlinks=False) and IMAGE_FOLDERS.fullmatch(entry.name) for entry in entries
     )
     for entry in entries:
         is_folder = entry.is_dir(follow_symlinks=False)
@@ -237,10 +238,10 @@ def _files_of_class(
             rejected += _reject(entry, source, f"a split's folder below the class {label}; expected SPLIT/CLASS/*")
         elif not _list(entry.path):
             rejected.append(Rejected(_relative(entry, source), "an empty folder"))
-        elif has_images_folder and _MASK_FOLDERS.fullmatch(entry.name):
-            rejected += _reject(entry, source, "a folder of masks or labels beside one of images")
+        elif has_images_folder and MASK_FOLDERS.fullmatch(entry.name):
+            rejected += _reject(entry, source, MASKS)
         else:
-            inner = "" if _IMAGE_FOLDERS.fullmatch(entry.name) else unicodedata.normalize("NFC", entry.name)
+            inner = "" if IMAGE_FOLDERS.fullmatch(entry.name) else unicodedata.normalize("NFC", entry.name)
             for file in _files_below(entry.path, source, rejected):
                 yield Listed(_relative(file, source), split, label, inner)
 
@@ -264,12 +265,8 @@ def _is_refused(entry: os.DirEntry[str], source: Path, rejected: list[Rejected],
 
 
 def _fault(entry: os.DirEntry[str], source: Path, *, want_file: bool) -> str:
-    if _UNPRINTABLE.search(entry.name):
-        return "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
-    if entry.name.startswith("."):
-        return "hidden"
-    if entry.name.lower() in _SYSTEM_FILES:
-        return "the operating system's, no image"
+    if fault := name_fault(entry.name):
+        return fault
     if entry.is_symlink() and (fault := _link_fault(Path(entry.path), source)):
         return fault
     if want_file:
@@ -280,6 +277,15 @@ def _fault(entry: os.DirEntry[str], source: Path, *, want_file: bool) -> str:
         return "not in a class folder"
     # No path of a manifest may start as a drive does.
     return "a class name that starts as a Windows drive does; rename it" if _DRIVE.match(entry.name) else ""
+
+
+def name_fault(name: str) -> str:
+    """Why a file or folder of this name is not looked at, or nothing."""
+    if _UNPRINTABLE.search(name):
+        return "a name with control characters, a backslash or bytes that are not UTF-8; rename it"
+    if name.startswith("."):
+        return "hidden"
+    return "the operating system's, no image" if name.lower() in _SYSTEM_FILES else ""
 
 
 def _reject(entry: os.DirEntry[str], source: Path, reason: str) -> Iterator[Rejected]:

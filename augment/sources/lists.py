@@ -3,6 +3,7 @@
 No image is opened. Every row ends as an image or among the rejected, and so does every file below the folder of images.
 """
 
+import tempfile
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from augment.sources.findings import Finding
 from augment.sources.layout import Rejected, ScanError, expect_class_names, files_below, split_of
 from common.errors import did_you_mean
 from common.lists import tables
-from common.lists.lookup import Lookup
+from common.lists.lookup import Lookup, Unlisted
+from common.remote import Remote
 
 _OWN = "\0"  # begins the names of columns that are ours; no list has it
 _HINT = "The recipe's section `list` says which columns hold path and label"
@@ -31,35 +33,65 @@ class Listing(NamedTuple):
     `group` is empty where the list names none, `split` where it has none.
     """
 
-    folder: Path
+    folder: Path | Remote
     files: pd.DataFrame
     rejected: list[Rejected]
+    list_format: ListFormat
 
 
-def read_list(source: Path, given: ListFormat) -> Listing:
+def read_list(source: Path | Remote, given: ListFormat | None) -> Listing:
     """Read a list and look its images up.
 
     Args:
         source: the list, or the folder of the lists that `given.files` names.
-        given: how it is read.
+        given: how it is read; None: as `usual_format` has it.
 
     Raises:
         ListError: a list can't be read or lacks a column.
         ScanError: there is no folder of images, no row has the positive finding,
             or a class has a name that no folder can have.
     """
+    if isinstance(source, Remote):
+        home = source if given and given.files else source.parent
+        with tempfile.TemporaryDirectory() as scratch:
+            local = _fetched(source, home, given, Path(scratch))
+            given = given or usual_format(local)
+            folder = home if given.images == "." else home / given.images
+            below = folder.files() if folder.can_list else None
+            return _read(local, given, folder, below, [])
+    given = given or usual_format(source)
+    folder_here = (source if given.files else source.parent) / given.images
+    if not folder_here.is_dir():
+        raise ScanError(f"{folder_here}: no such folder; list.images says where the images lie, relative to the list")
+    return _read(source, given, folder_here, *files_below(folder_here))
+
+
+def _fetched(source: Remote, home: Remote, given: ListFormat | None, scratch: Path) -> Path:
+    """A local copy of a remote list, or of the folder of lists, with all that is read beside it."""
+    beside = [*(given.join if given else ()), *(name for _, name in (given.files if given else ()))]
+    beside += [name for _, name in given.split] if given and isinstance(given.split, tuple) else []
+    for name in [*beside, *([] if given and given.files else [source.name])]:
+        copy = scratch / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            copy.write_bytes((home / name).read())
+        except OSError as error:
+            raise ScanError(f"{home / name}: can't be read: {error.strerror}") from None
+    return scratch if given and given.files else scratch / source.name
+
+
+def _read(
+    source: Path, given: ListFormat, folder: Path | Remote, below: list[str] | None, unreadable: list[Rejected]
+) -> Listing:
+    """Read a list here, whose images lie in a folder with the files `below`, if that can be said."""
     home = source if given.files else source.parent
-    folder = home / given.images
-    if not folder.is_dir():
-        raise ScanError(f"{folder}: no such folder; list.images says where the images lie, relative to {home}")
     rows, rejected, lists = _rows(source, home, given)
     rows[_LABEL], rows[_REASON] = _labels(rows, given)
     _expect_finding(rows, given, source)
     rows[_OUTSIDE] = _outside(rows, given)
     if isinstance(given.split, str):
         rows[_SPLIT] = rows[_SPLIT].map(split_of)
-    below, unreadable = files_below(folder)
-    lookup = Lookup(below)
+    lookup = Unlisted() if below is None else Lookup(below)
     rows[_PATH], unresolved = _resolved(rows[_PATH], lookup)
     rejected += unresolved
     rows = rows[rows[_PATH] != ""]
@@ -68,15 +100,22 @@ def read_list(source: Path, given: ListFormat) -> Listing:
         lists += [home / name for _, name in given.split]
     files, left_out = _by_image(rows, given)
     expect_class_names(sorted(set(files["label"])), source)
-    unlisted = _unlisted(below, rows[_PATH], lists, folder)
-    return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}))
+    unlisted = _unlisted(below or [], rows[_PATH], lists, folder)
+    return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}), given)
 
 
-def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Path) -> list[Rejected]:
+def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Path | Remote) -> list[Rejected]:
     """The files that no row names, but for the lists themselves."""
-    home, places = folder.resolve(), [each.resolve() for each in lists]
-    known = {*named, *(place.relative_to(home).as_posix() for place in places if place.is_relative_to(home))}
+    known = {*named, *_seen_from(folder, lists)}
     return [Rejected(file, "not in the list") for file in files if file not in known]
+
+
+def _seen_from(folder: Path | Remote, lists: list[Path]) -> list[str]:
+    """Where lists lie below the folder of images, if they do; copies of remote ones have the names of those."""
+    if isinstance(folder, Remote):
+        return [each.name for each in lists]
+    home, places = folder.resolve(), [each.resolve() for each in lists]
+    return [place.relative_to(home).as_posix() for place in places if place.is_relative_to(home)]
 
 
 def usual_format(source: Path) -> ListFormat:
@@ -193,7 +232,7 @@ def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     return reasons
 
 
-def _resolved(paths: "pd.Series[str]", lookup: Lookup) -> tuple["pd.Series[str]", list[Rejected]]:
+def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.Series[str]", list[Rejected]]:
     """The file of each path, relative to the folder of images; empty, and among the rejected, where there is none."""
     found = {path: lookup.find(path) for path in paths.unique()}
     rejected = [Rejected(_printable(path) or "a row", reason) for path, (file, reason) in found.items() if not file]
@@ -201,7 +240,7 @@ def _resolved(paths: "pd.Series[str]", lookup: Lookup) -> tuple["pd.Series[str]"
 
 
 def _split_files(
-    files: "pd.Series[str]", lookup: Lookup, home: Path, given: tuple[tuple[str, str], ...]
+    files: "pd.Series[str]", lookup: Lookup | Unlisted, home: Path, given: tuple[tuple[str, str], ...]
 ) -> "pd.Series[str]":
     """The split of each image by files that hold a path a line; an image that is in none is named as such."""
     splits: dict[str, str] = {}

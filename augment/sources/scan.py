@@ -20,9 +20,13 @@ from augment.recipe import KERMANY
 from augment.sources.dicom_tags import GroupTag, groups_and_warnings
 from augment.sources.groups import find_groups, groups_of_list
 from augment.sources.layout import NOTICE, Rejected, ScanError, read_layout, suggest
-from augment.sources.lists import read_list, usual_format
+from augment.sources.lists import read_list
+from augment.sources.objects import layout_of
 from common.images.formats import FORMATS, HEAD, format_of
+from common.lists.tables import LISTS
+from common.remote import Remote
 
+_SILENT = 10  # files of a store, none of which can be read, after which it is the store's fault
 _CHUNK = 64  # files a thread hashes at a time
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -41,8 +45,8 @@ class Scan(NamedTuple):
     sources: pd.DataFrame
     rejected: list[Rejected]
     notice: str
-    folder: Path
-    list_file: Path | None = None
+    folder: Path | Remote
+    list_file: Path | Remote | None = None
     list_format: ListFormat | None = None
     has_dicom: bool = False
     warnings: tuple[str, ...] = ()  # of DICOM headers
@@ -57,7 +61,7 @@ class Digest(NamedTuple):
 
 
 def scan(
-    source: Path,
+    source: Path | Remote,
     group: str,
     workers: int,
     progress: Progress = lambda *_: None,
@@ -79,24 +83,25 @@ def scan(
         ScanError: no such folder or list, fewer than two classes with images in them, a class without any, or as
             `read_layout`, `read_list` and `groups_and_warnings` have it.
     """
-    if source.is_file() or (list_format and list_format.files and source.is_dir()):
-        list_file, list_format = source, list_format or usual_format(source)
+    list_file: Path | Remote | None = None
+    if _is_list(source, list_format):
         listing = read_list(source, list_format)
+        list_file, list_format = source, listing.list_format
         folder, files, rejected = listing.folder, listing.files, listing.rejected
         labels = sorted(files["label"].unique())
         files["group"] = groups_of_list(files, group, KERMANY)
         hint = ""
-    elif not source.is_dir():
+    elif isinstance(source, Path) and not source.is_dir():
         raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class, or a list")
     elif list_format:
         raise ScanError(f"{source} is a folder, and the recipe reads a list; give --source the list, or set list.files")
     else:
-        list_file, layout = None, read_layout(source)
+        layout = read_layout(source) if isinstance(source, Path) else layout_of(source, _names(source))
         folder, rejected, labels = source, layout.rejected, layout.labels
         files = pd.DataFrame([file[:3] for file in layout.files], columns=["source", "split", "label"], dtype=object)
         files["group"] = find_groups(layout.files, group, KERMANY)
         hint = "; expected SOURCE/CLASS/* or SOURCE/{train,val,test}/CLASS/*"
-        hint += f". {found}" if (found := suggest(source)) else ""
+        hint += f". {found}" if isinstance(source, Path) and (found := suggest(source)) else ""
     if files["label"].nunique() < 2:
         raise ScanError(_too_few_classes(source, files, rejected, hint))
     files, faulty = _with_digests(files, folder, workers, progress)
@@ -111,18 +116,46 @@ def scan(
     return Scan(files, rejected, _notice(folder), folder, list_file, list_format, bool(is_dicom.any()), tuple(warnings))
 
 
+def _is_list(source: Path | Remote, list_format: ListFormat | None) -> bool:
+    """Whether a source is a list, or a folder of lists, by what it is or, of a remote one, by its name."""
+    if isinstance(source, Remote):
+        return bool(list_format and list_format.files) or source.name.lower().removesuffix(".gz").endswith(LISTS)
+    return source.is_file() or bool(list_format and list_format.files and source.is_dir())
+
+
+def _names(source: Remote) -> list[str]:
+    if not source.can_list:
+        raise ScanError(f"{source}: a web server can't be listed; give a list of its images, {source}/LIST.csv")
+    try:
+        names = source.files()
+    except OSError as error:
+        raise ScanError(f"{source}: can't be listed: {error.strerror}") from None
+    if not names:
+        raise ScanError(f"{source}: no such folder, or nothing in it")
+    return names
+
+
 def _with_digests(
-    files: pd.DataFrame, folder: Path, workers: int, progress: Progress
+    files: pd.DataFrame, folder: Path | Remote, workers: int, progress: Progress
 ) -> tuple[pd.DataFrame, list[Rejected]]:
     """The files that begin as images do, with their checksums and formats, and the others."""
     names = files["source"].tolist()
-    found = list(digest_all([f"{folder}/{name}" for name in names], workers, progress, images_only=True))
+    places: list[str | Path | Remote] = [
+        folder / name if isinstance(folder, Remote) else f"{folder}/{name}" for name in names
+    ]
+    found: list[Digest] = []
+    for each in digest_all(places, workers, progress, images_only=True):
+        found.append(each)
+        if isinstance(folder, Remote) and len(found) == _SILENT and all(one.error for one in found):
+            raise ScanError(
+                f"{folder}: none of the first {_SILENT} files can be read; first: {names[0]}: {found[0].error}"
+            )
     rejected = [Rejected(name, each.error) for name, each in zip(names, found, strict=True) if each.error]
     files = files.assign(source_sha256=[each.sha256 for each in found], format=[each.format for each in found])
     return files[files["source_sha256"] != ""].astype(object).reset_index(drop=True), rejected
 
 
-def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Rejected], source: Path) -> None:
+def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Rejected], source: Path | Remote) -> None:
     """Refuse a class none of whose files is an image."""
     with_images = set(files["label"])
     for label in labels:
@@ -133,7 +166,7 @@ def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Re
 
 
 def digest_all(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Remote],
     workers: int | None,
     progress: Progress,
     *,
@@ -142,19 +175,21 @@ def digest_all(
 ) -> Iterator[Digest]:
     """The `digest` of each file in order, read by `workers` threads; `progress` is called with (files done, in all)."""
 
-    def digests(chunk: Sequence[str | Path]) -> list[Digest]:
+    def digests(chunk: Sequence[str | Path | Remote]) -> list[Digest]:
         return [digest(path, images_only=images_only, follow=follow) for path in chunk]
 
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    done = 0
-    with ThreadPoolExecutor(workers) as pool:
+    done, pool = 0, ThreadPoolExecutor(workers)
+    try:
         for chunk in pool.map(digests, chunks):
             yield from chunk
             done += len(chunk)
             progress(done, len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def digest(path: str | Path, *, images_only: bool = False, follow: bool = True) -> Digest:
+def digest(path: str | Path | Remote, *, images_only: bool = False, follow: bool = True) -> Digest:
     """The SHA-256 of a regular file, or why there is none.
 
     Args:
@@ -162,6 +197,8 @@ def digest(path: str | Path, *, images_only: bool = False, follow: bool = True) 
         images_only: read only the beginning of a file that begins as no image does, and give that as the error.
         follow: take a symbolic link for the file it leads to, rather than for a fault.
     """
+    if isinstance(path, Remote):
+        return _digest_remote(path)
     try:
         descriptor = os.open(path, _OPEN | (0 if follow else _NO_FOLLOW))
         try:
@@ -185,6 +222,16 @@ def digest(path: str | Path, *, images_only: bool = False, follow: bool = True) 
         return Digest("", f"can't be read: {error.strerror}")
 
 
+def _digest_remote(file: Remote) -> Digest:
+    try:
+        data = file.read()
+    except OSError as error:
+        return Digest("", f"can't be read: {error.strerror}")
+    if fault := _no_image(data[:HEAD]):
+        return Digest("", fault)
+    return Digest(hashlib.sha256(data).hexdigest(), "", format_of(data[:HEAD]) or "")
+
+
 def _no_image(head: bytes) -> str:
     """Why a file with these first bytes is no image; empty if it begins as one."""
     if not head:  # any two would be identical images
@@ -192,7 +239,7 @@ def _no_image(head: bytes) -> str:
     return "" if format_of(head) else f"not an image of a known format ({', '.join(FORMATS)})"
 
 
-def _too_few_classes(source: Path, files: pd.DataFrame, rejected: list[Rejected], hint: str) -> str:
+def _too_few_classes(source: Path | Remote, files: pd.DataFrame, rejected: list[Rejected], hint: str) -> str:
     """Why there is nothing to choose between, with what to do or the first reason."""
     found = f"{source}: found {len(files)} files in {files['label'].nunique()} classes, but at least 2 are needed{hint}"
     if rejected and "looks right" not in hint:
@@ -200,7 +247,9 @@ def _too_few_classes(source: Path, files: pd.DataFrame, rejected: list[Rejected]
     return found
 
 
-def _notice(source: Path) -> str:
+def _notice(source: Path | Remote) -> str:
+    if isinstance(source, Remote):
+        return ""
     path = source / NOTICE
     if path.is_symlink() or not path.is_file():  # a link may lead to a file that is nobody's to publish
         return ""

@@ -11,11 +11,12 @@ import pandas as pd
 from augment.build_plan import BuildPlan
 from augment.rendering.notes import Noted, notes_of
 from augment.rendering.tasks import Written
-from augment.sources.scan import digest, digest_all
+from augment.sources.scan import Scan, digest, digest_all
 from augment.storage import image_folder
 from augment.storage.image_folder import JOURNAL, partial, replaced
 from augment.storage.journal import Journal, read_journal
 from common.errors import UserError
+from common.remote import Location, Remote
 from manifests import contract
 
 Progress = Callable[[int, int], None]
@@ -29,14 +30,25 @@ class Place(NamedTuple):
     """Where a set goes. `images` and `manifest` lie inside `root`, which the manifest's paths are relative to."""
 
     root: Path
-    source: Path
+    source: Location
     images: Path
     manifest: Path
 
-    def relative(self, path: Path) -> str:
-        """`path` as POSIX relative to the root; absolute where it lies outside of it."""
+    def relative(self, path: Location) -> str:
+        """`path` as POSIX relative to the root; absolute where it lies outside of it, and a remote one's address."""
+        if isinstance(path, Remote):
+            return str(path)
         path, root = path.resolve(), self.root.resolve()
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+    def described(self, scanned: Scan) -> dict[str, str | None]:
+        """Where root, source, list and images are, as the card has it."""
+        return {
+            "root": contract.root_seen_from(self.manifest, self.root),
+            "source": self.relative(scanned.folder),
+            "list": self.relative(scanned.list_file) if scanned.list_file else None,
+            "images": self.relative(self.images),
+        }
 
     def check(self) -> None:
         """Refuse places that would put a source folder or somebody's files at risk.
@@ -44,13 +56,14 @@ class Place(NamedTuple):
         Raises:
             BuildError: --images outside --root, in the source or around it, or a folder that is not Evenset's.
         """
-        images, source, root = self.images.resolve(), self.source.resolve(), self.root.resolve()
+        images, root = self.images.resolve(), self.root.resolve()
         if not images.is_relative_to(root) or images == root:
             raise BuildError(f"--images {self.images} is not inside {root}; give a folder inside it, or another --root")
         if self.manifest.suffix != ".csv":
             raise BuildError(f"--manifest {self.manifest} should end in .csv; its card goes beside it as .json")
+        source = None if isinstance(self.source, Remote) else self.source.resolve()
         for written, option in ((images, "--images"), (self.manifest.resolve(), "--manifest")):
-            if written.is_relative_to(source) or source.is_relative_to(written):
+            if source is not None and (written.is_relative_to(source) or source.is_relative_to(written)):
                 raise BuildError(
                     f"{option} {written} and the source {source} overlap; the source is never written to: give --root or {option} elsewhere"
                 )
@@ -65,7 +78,7 @@ class Place(NamedTuple):
                 )
 
 
-def place_of(name: str, source: Path, root: Path, images: Path | None, manifest: Path | None) -> Place:
+def place_of(name: str, source: Location, root: Path, images: Path | None, manifest: Path | None) -> Place:
     """Where a set goes that is called `name`: as given, else in the root.
 
     Images outside the root have a root of their own, the folder that holds them and their manifest.
@@ -104,7 +117,7 @@ def clear(place: Place, build_plan: BuildPlan) -> list[str]:
     A file that was found since and is rejected changes no image, but it is in the card from now on.
     """
     card = contract.read_card(place.manifest)
-    if (new := {**card, **build_plan.card(place)}) != card:  # which keeps the notes
+    if (new := {**card, **build_plan.card(place.described(build_plan.scanned))}) != card:  # which keeps the notes
         contract.write(place.manifest, contract.read(place.manifest), new)
     paths = set(build_plan.planned.rows["path"])
     moved = image_folder.set_aside(place.images, place.images, image_folder.find_strays(place.images, paths))
@@ -168,7 +181,7 @@ def publish(place: Place, build_plan: BuildPlan, rows: pd.DataFrame, noted: set[
         os.replace(images, replaced(images))
     os.replace(partial(images), images)
     notes = [each._asdict() for each in notes_of(rows, noted)]
-    contract.write(place.manifest, rows, build_plan.card(place) | {"notes": notes})
+    contract.write(place.manifest, rows, build_plan.card(place.described(build_plan.scanned)) | {"notes": notes})
     (images / JOURNAL).unlink(missing_ok=True)
     image_folder.remove(replaced(images))
     return moved

@@ -31,6 +31,7 @@ from common.images.pictures import (
 )
 from common.images.resizing import resize
 from common.images.samples import Range, from_fewer_bits
+from common.remote import Remote
 
 __all__ = [
     "Header",
@@ -63,7 +64,7 @@ class Header(NamedTuple):
     height: int
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+def read_image(path: Path | Remote, max_pixels: int = MAX_PIXELS) -> bytes:
     """Read an image file, and of a large one the header first.
 
     Args:
@@ -77,6 +78,12 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         OSError: it can't be read.
         UnreadableImage: empty, no image of a known format, or more bytes than its pixels can need.
     """
+    if isinstance(path, Remote):
+        if (size := path.size()) > _SMALL + _PIXEL_BYTES * max_pixels:
+            raise UnreadableImage(f"{size:,} bytes, more than {max_pixels:,} pixels can need")
+        data = path.read()
+        require_format(data[:HEAD])
+        return data
     with path.open("rb") as file:
         name = require_format(file.read(HEAD))
         size = os.fstat(file.fileno()).st_size

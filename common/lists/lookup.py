@@ -45,6 +45,17 @@ class Lookup:
         return self._by_stem.get(name, []) if name else []
 
 
+class Unlisted:
+    """Files below a folder that can't be listed, as a web server's: a path means what lies at it."""
+
+    def find(self, path: str) -> tuple[str, str]:
+        """The path itself, unless it leads out of the folder, or nothing and the reason."""
+        parts = path.replace("\\", "/").split("/")
+        if not path or ".." in parts or ":" in parts[0] or not parts[0]:
+            return "", "no path below the list's folder"
+        return "/".join(part for part in parts if part not in ("", ".")), ""
+
+
 def _common_end(first: list[str], second: list[str]) -> int:
     """How many parts two paths have in common at their ends."""
     count = 0

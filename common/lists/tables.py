@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SEPARATORS = ",;\t|"
 _PARQUET = (".parquet", ".pq")
+LISTS = (".csv", ".tsv", *_PARQUET)  # endings by which a list is known where nothing else says so
 _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MOST_NAMES = 12  # columns that a message lists
 

@@ -13,7 +13,6 @@ from common.lists.lookup import Lookup
 
 # Control characters, also of lines and of writing direction, and what stands for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_LISTS = (".csv", ".tsv", ".parquet", ".pq")
 _HINT = "Say which columns hold what: --columns path=COLUMN"
 
 
@@ -59,7 +58,7 @@ def _inside(place: Path) -> list[Found]:
 
 def is_list(place: Path) -> bool:
     """Whether a file is a list of images by its name: CSV, TSV (or .gz of them) or Parquet."""
-    return place.name.lower().removesuffix(".gz").endswith(_LISTS) and place.is_file()
+    return place.name.lower().removesuffix(".gz").endswith(tables.LISTS) and place.is_file()
 
 
 def read_list(place: Path, columns: Mapping[str, str], wanted: Sequence[str]) -> tuple[list[Found], pd.DataFrame]:

@@ -1,0 +1,298 @@
+"""Sources in an object store: a real S3 server, answers that fail, are cut off or slow, and objects that change."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from augment.sources.layout import read_layout
+from augment.sources.objects import layout_of
+from augment.sources.scan import scan
+from common.remote import Remote, RemoteError, at
+from manifests import contract
+from tests.augment.conftest import Call
+
+pytest.importorskip("s3fs", reason="python -m pip install -r requirements-remote.txt")
+moto = pytest.importorskip("moto.server", reason="python -m pip install -r requirements-dev.txt")
+
+RECIPE = "size: 32\nper_class: 12\ntransforms: [HorizontalFlip]\n"
+COUNTS = {"train/NORMAL": 6, "train/PNEUMONIA": 9, "test/NORMAL": 2, "test/PNEUMONIA": 3}
+SECRET = "a-secret-that-nobody-may-read"  # noqa: S105  # of a server that lives for a test
+
+
+class Faults(BaseHTTPRequestHandler):
+    """Hands requests on to the S3 server behind it, and spoils every answer that `spoil` says."""
+
+    behind: str
+    spoil: dict[str, int]  # kind of fault -> how many answers are still to have it
+    asked: int = 0
+
+    def do_GET(self) -> None:
+        """Spoil the answer of an image, or hand it on."""
+        type(self).asked += 1
+        kind = next(
+            (kind for kind, left in self.spoil.items() if left and self.path.partition("?")[0].endswith("jpeg")), ""
+        )
+        if kind:
+            self.spoil[kind] -= 1
+        if kind == "503":
+            self.send_error(503)
+            return
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        request = Request(f"{self.behind}{self.path}", headers=headers, method=self.command)  # noqa: S310  # our own server
+        try:
+            with urlopen(request) as answer:  # noqa: S310  # our own server
+                status, headers, data = answer.status, answer.headers, answer.read()
+        except OSError as error:  # an HTTPError is its answer
+            status, headers, data = getattr(error, "code", 500), getattr(error, "headers", {}), error.read()  # type: ignore[attr-defined]
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("transfer-encoding", "connection", "date", "server", "content-length"):
+                self.send_header(name, value)
+        length = headers["Content-Length"] if self.command == "HEAD" and "Content-Length" in headers else len(data)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[: len(data) // 2] if kind == "cut" else data)
+        if kind == "cut":
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_HEAD = do_GET  # noqa: N815  # http.server's name
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def faults() -> type[Faults]:
+    """What the store's answers are spoilt with; nothing to begin with."""
+    return type("OfTest", (Faults,), {"spoil": {}, "asked": 0})
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, make_source: Any, monkeypatch: pytest.MonkeyPatch, faults: type[Faults]) -> Iterator[Any]:
+    """A bucket with a Kermany source under `xrays`, by its boto3 resource; a copy lies in the folder `source`."""
+    import boto3
+
+    make_source(tmp_path / "source", COUNTS)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    faults.behind = f"http://{host}:{port}"
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), faults)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr("common.remote._WAIT", 0.01)
+    store = boto3.resource("s3", endpoint_url=faults.behind)
+    made = store.create_bucket(Bucket="bucket")
+    for file in sorted((tmp_path / "source").rglob("*.jpeg")):
+        made.put_object(Key=f"xrays/{file.relative_to(tmp_path / 'source').as_posix()}", Body=file.read_bytes())
+    yield made
+    proxy.shutdown()
+    proxy.server_close()
+    server.stop()
+    import fsspec
+
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe of a small set."""
+    (tmp_path / "set.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path / "set.yaml"
+
+
+def built(call: Call, recipe: Path, source: str | Path, root: Path, *more: str) -> Any:
+    return call("build", "--recipe", recipe, "--source", source, "--root", root, "--workers", "2", *more)
+
+
+def digests(root: Path) -> dict[str, str]:
+    rows = contract.read(root / "manifests" / "set.csv")
+    return dict(zip(rows["path"], rows["sha256"], strict=True))
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_gives_the_set_that_its_folder_gives(tmp_path: Path, recipe: Path, call: Call) -> None:
+    """The same bytes under the same names; up to date the second time; repaired from the store; no credentials anywhere."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert built(call, recipe, tmp_path / "source", here).exit_code == 0
+    done = built(call, recipe, "s3://bucket/xrays", there)
+    assert done.exit_code == 0, done.output
+    assert digests(there) == digests(here)
+    assert "Up to date" in built(call, recipe, "s3://bucket/xrays/", there).output
+    card = json.loads((there / "manifests" / "set.json").read_text(encoding="utf-8"))
+    assert card["source"] == "s3://bucket/xrays"
+    image = next((there / "data").rglob("*.jpg"))
+    image.unlink()
+    repaired = call("verify", there / "manifests" / "set.csv", "--repair")
+    assert repaired.exit_code == 0, repaired.output
+    assert image.exists()
+    audited = call("audit", "s3://bucket/xrays", "--json")
+    assert json.loads(audited.stdout)["images"] == sum(COUNTS.values())
+    texts = [path.read_bytes() for path in there.rglob("*") if path.suffix in (".csv", ".json")]
+    assert not [text for text in texts if SECRET.encode() in text]
+    assert SECRET not in done.output + repaired.output + audited.output
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize("kind", ["503", "cut"])
+def test_answers_that_fail_are_asked_for_again(
+    tmp_path: Path, recipe: Path, call: Call, faults: type[Faults], kind: str
+) -> None:
+    """A server that is busy, or whose answers are cut off, costs time and nothing else."""
+    faults.spoil[kind] = 7
+    found = scan(Remote("s3://bucket/xrays"), "(x)", 1)
+    assert faults.spoil[kind] == 0
+    assert len(found.sources) == sum(COUNTS.values())
+    assert [entry for entry in found.rejected if "tries" in entry.reason] == []
+    faults.spoil[kind] = 10_000
+    done = built(call, recipe, "s3://bucket/xrays", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "none of the first 10 files can be read; first: test/NORMAL/" in done.output
+    assert "in 5 tries" in done.output
+    assert done.output.count("\n") == 1
+
+
+def test_what_changes_or_goes_between_scan_and_rendering(tmp_path: Path, recipe: Path, call: Call, bucket: Any) -> None:
+    """It is rejected by name, as a file's change is, and the others are built."""
+    from augment import building
+    from augment.recipe import load
+    from augment.rendering.work import MODULES
+    from augment.storage.place import place_of
+    from common.process_pool import ProcessPool
+
+    scanned = scan(Remote("s3://bucket/xrays"), load(str(recipe)).group, 2)
+    first, second = [name for name in scanned.sources["source"] if name.startswith("train/PNEUMONIA")][:2]
+    bucket.Object(f"xrays/{first}").delete()
+    bucket.put_object(Key=f"xrays/{second}", Body=b"\xff\xd8\xffanother image")
+    place = place_of("set", scanned.folder, tmp_path / "out", None, None)
+    with ProcessPool(1, MODULES) as executor:
+        done = building.build(scanned, load(str(recipe)), place, executor, lambda *_: None)
+    reasons = {entry.source: entry.reason for entry in done.build_plan.rejected}
+    assert reasons == {
+        first: "can't be read: No such file",
+        second: "its bytes are no longer those that were planned with",
+    }
+    assert call("verify", tmp_path / "out" / "manifests" / "set.csv").exit_code == 0
+
+
+def test_a_list_in_a_bucket_names_objects_beside_it(tmp_path: Path, call: Call, bucket: Any) -> None:
+    """Columns as in any list; what lies there and isn't named is rejected; and `files` names lists in a folder."""
+    names = sorted(path.relative_to(tmp_path / "source").as_posix() for path in (tmp_path / "source").rglob("*.jpeg"))
+    lines = [f"{Path(name).name},{name.split('/')[1]}" for name in names[:-1]]
+    bucket.put_object(Key="xrays/list.csv", Body="\n".join(["Image,Finding", *lines]).encode())
+    (tmp_path / "r.yaml").write_text("size: 16\nlist: {path: Image, label: Finding}\n", encoding="utf-8")
+    done = call(
+        "build",
+        "--recipe",
+        tmp_path / "r.yaml",
+        "--source",
+        "s3://bucket/xrays/list.csv",
+        "--root",
+        tmp_path / "out",
+        "--json",
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rejected"] == [{"source": names[-1], "reason": "not in the list"}]
+    assert contract.read_card(tmp_path / "out" / "manifests" / "r.csv")["list"] == "s3://bucket/xrays/list.csv"
+
+
+def test_a_list_behind_a_web_server(tmp_path: Path, make_source: Any, call: Call) -> None:
+    """A web server isn't listed: the list says where its images are; a path out of its folder, or to nothing, is rejected."""
+    make_source(tmp_path / "web" / "pictures", COUNTS)
+    names = sorted(path.relative_to(tmp_path / "web").as_posix() for path in (tmp_path / "web").rglob("*.jpeg"))
+    rows = [f"{name},{name.split('/')[2]}" for name in names] + [
+        "../secret.jpeg,NORMAL",
+        "gone.jpeg,NORMAL",
+        "http://x/y.jpeg,NORMAL",
+    ]
+    (tmp_path / "web" / "list.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: handler(*given, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "set.yaml").write_text("size: 16\n", encoding="utf-8")
+    address = f"http://127.0.0.1:{server.server_port}"
+    done = built(call, tmp_path / "set.yaml", f"{address}/list.csv", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    rejected = {entry["source"]: entry["reason"] for entry in json.loads(done.stdout)["rejected"]}
+    assert rejected == {
+        "../secret.jpeg": "no path below the list's folder",
+        "http://x/y.jpeg": "no path below the list's folder",
+        "gone.jpeg": "can't be read: No such file",
+    }
+    assert "a web server can't be listed" in built(call, tmp_path / "set.yaml", address, tmp_path / "out").output
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("s3://bucket/nowhere", "no such folder, or nothing in it"),
+        ("s3://nobucket/x", "can't be listed: No such file"),
+        ("https://user:word@host/list.csv", "must not hold credentials"),
+        ("https://host/list.csv?sig=word", "must not hold credentials or a query"),
+        ("wonder://b/x", "needs packages"),
+    ],
+)
+@pytest.mark.usefixtures("bucket")
+def test_an_address_that_cannot_be_used_says_why(
+    recipe: Path, tmp_path: Path, call: Call, address: str, message: str
+) -> None:
+    """One line, without the credentials."""
+    done = built(call, recipe, address, tmp_path / "out")
+    assert done.exit_code == 2
+    assert message in done.output
+    assert "word" not in done.output
+    assert done.output.count("\n") == 1
+
+
+def test_what_an_address_is() -> None:
+    """A scheme makes it one; file:// is a path; a path stays one."""
+    assert at("s3://bucket/x/") == Remote("s3://bucket/x")
+    assert at("file:///x/y") == at("/x/y") == Path("/x/y")
+    assert at(Path("a/b")) == Path("a/b")
+    assert (Remote("s3://bucket/x") / "y").parent == Remote("s3://bucket/x")
+    with pytest.raises(RemoteError):
+        at("s3://key:word@b/x")
+
+
+def test_names_are_laid_out_as_folders_are(tmp_path: Path) -> None:
+    """The rules for folders hold for names: the same files, classes, patients and reasons."""
+    names = [
+        "train/A/1.png", "train/A/p1/2.png", "train/B/images/3.png", "train/B/masks/3.png", "train/B/.hidden", "train/loose.png",
+        "valid/A/Thumbs.db", "Test Set/B/deep/er/4.png", "train/A/test/5.png", "beside/6.png", "7.png", "train/A/bad\x07.png",
+    ]  # fmt: skip
+    for layout in (
+        names,
+        [name.partition("/")[2] for name in names if name.startswith("train/")],
+        ["a/1.png", "train/2.png"],
+    ):
+        folder = tmp_path / str(len(layout))
+        for name in layout:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        here, there = read_layout(folder), layout_of(Remote("s3://bucket/x"), layout)
+        assert there.files == here.files
+        assert there.rejected == here.rejected
+        assert there.labels == here.labels
+
+
+def test_nothing_is_imported_for_a_folder() -> None:
+    """A local build pays nothing for stores that it doesn't use."""
+    import subprocess
+    import sys
+
+    code = "import sys, augment.sources.scan, augment.rendering.render; assert not {'fsspec', 's3fs', 'boto3'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
