@@ -151,7 +151,7 @@ def test_answers_that_fail_are_asked_for_again(
     tmp_path: Path, recipe: Path, call: Call, faults: type[Faults], kind: str
 ) -> None:
     """A server that is busy, or whose answers are cut off, costs time and nothing else."""
-    faults.spoil[kind] = 7
+    faults.spoil[kind] = 4
     found = scan(Remote("s3://bucket/xrays"), "(x)", 1)
     assert faults.spoil[kind] == 0
     assert len(found.sources) == sum(COUNTS.values())
