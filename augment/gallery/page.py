@@ -163,6 +163,7 @@ def _page(
         making=summary.making(card, manifest, private=private),
         likeness=_likeness(chosen, ssim),
         groups=summary.groups(card),
+        form=summary.image_form(card),
         has_affine="KerasAffine" in str(card.get("recipe")),
     )
 

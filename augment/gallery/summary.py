@@ -130,7 +130,9 @@ def making(card: dict[str, Any], manifest: str, *, private: bool) -> Making | No
         settings = dict(card["recipe"])
         recipe = resolve(str(settings.pop("name")), settings, "the card's recipe")
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=60)
-        source = source_folder(card, private=private)
+        source = str(card.get("list") or source_folder(card, private=private))
+        if private:
+            source = PurePath(source).name if PurePath(source).is_absolute() else source
     except (KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError):  # a card may come from anyone
         return None
     shipped = recipe.name in {path.stem for path in RECIPES.glob("*.yaml")} and load(recipe.name, recipe.seed) == recipe
@@ -146,6 +148,22 @@ def making(card: dict[str, Any], manifest: str, *, private: bool) -> Making | No
     if card.get("on_leak") == "drop":
         words += ["--on-leak", "drop"]
     return Making(shlex.join(words), text, file, shipped)
+
+
+def image_form(card: dict[str, Any]) -> str:
+    """Size, fit and format of a set's images in words; nothing where the card doesn't say."""
+    recipe: Any = card.get("recipe")
+    try:
+        made = resolve("of the card", {key: recipe[key] for key in ("size", "fit", "format") if key in recipe}, "")
+    except (TypeError, ValueError):  # a card may come from anyone
+        return ""
+    width, height = made.size
+    fits = {
+        "stretch": "stretched to that size",
+        "pad": "padded with black to that size",
+        "crop": "cropped to that size",
+    }
+    return f"{width} x {height} pixels, {fits[made.fit]}, as {made.format.upper()}"
 
 
 def parameters(transform: str) -> str:

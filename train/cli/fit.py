@@ -7,7 +7,6 @@ import click
 
 import train
 from common.console import as_json, of_root, one_line_errors, print_json, quiet, say
-from manifests.contract import root_of
 from train.console import RESUME, table
 from train.settings import Settings
 
@@ -153,6 +152,8 @@ def fit(
             positive=positive,
         )
         from train.evaluation import results
+
+    from manifests.contract import root_of
 
     folder = run or root_of(manifest, root) / "runs" / manifest.stem
     print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})

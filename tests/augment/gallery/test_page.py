@@ -393,3 +393,18 @@ def test_extremes_share_no_variant() -> None:
 def test_parameters_are_shown_in_short(transform: str, shown: str) -> None:
     """Numbers to two places, small ones to one digit; what is not as the builder writes it is shown as it is."""
     assert summary.parameters(transform).replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({"size": [32, 24]}, "32 x 24 pixels, stretched to that size, as JPEG"),
+        ({"size": 32, "fit": "pad", "format": "png"}, "32 x 32 pixels, padded with black to that size, as PNG"),
+        ({"fit": "crop"}, "224 x 224 pixels, cropped to that size, as JPEG"),
+        ({"fit": "sideways"}, ""),
+        (None, ""),
+    ],
+)
+def test_the_page_says_how_images_came_to_their_size(settings: dict[str, object] | None, shown: str) -> None:
+    """From the card; a card that doesn't say, or says nonsense, says nothing here."""
+    assert summary.image_form({"recipe": settings}) == shown
