@@ -74,9 +74,8 @@ def test_no_kill_ends_in_anything_but_a_finished_run(
         done = kill_one(process, dice, takes[engine], main=True)  # it starts no others
         printed = over(process, f"{what}: {done}")
         kills += bool(done)
-        print(
-            f"{what}: {done or 'not killed'}", flush=True
-        )  # with -s, so that a run that is stopped has shown something
+        shown = f"{what}: {done or 'not killed'}"
+        print(shown, flush=True)  # noqa: T201  # with -s, a run that is stopped has shown something
         if process.returncode:
             assert "Traceback" not in printed, f"{what}: {done}\n{printed}"
             assert not (root / "runs" / "killed").exists(), "no run under its name before it is finished"
