@@ -8,6 +8,7 @@ so that adding or taking away a source moves few others.
 import hashlib
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from augment.sources.layout import Rejected
 from common.errors import UserError
 from manifests.contract import SPLITS
 
+_ENDING = re.compile(r"\.[^.]*$")
 _UNSAFE = re.compile(r'[<>:"/|?*%]')  # no file system or URL minds the rest; control characters never get here
 
 
@@ -311,11 +313,14 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     (a.png beside a.jpg, train/a.jpg beside val/a.jpg; also on file systems that fold case), or where it
     would be too long to take a suffix.
     """
-    stems = sources["source"].str.rpartition("/")[2].str.replace(r"\.[^.]*$", "", regex=True)
-    stems = stems.str.replace(_UNSAFE, "_", regex=True)
-    short = stems.map(lambda stem: stem.encode()[:180].decode(errors="ignore"))
-    composed = (sources["label"] + "/" + short).map(lambda stem: unicodedata.normalize("NFC", stem))
-    folded = composed.str.casefold()
-    doubtful = folded.duplicated(keep=False) | (short != stems) | (short == "")
-    mark = sources["source"].map(lambda source: "-" + hashlib.sha256(source.encode()).hexdigest()[:8])
-    return (short + mark.where(doubtful, "")).tolist()
+    names = [_UNSAFE.sub("_", _ENDING.sub("", source.rpartition("/")[2])) for source in sources["source"]]
+    short = [name if len(name) <= 45 else name.encode()[:180].decode(errors="ignore") for name in names]
+    pairs = zip(sources["label"], short, strict=True)
+    folded = [unicodedata.normalize("NFC", f"{label}/{stem}").casefold() for label, stem in pairs]
+    count = Counter(folded)
+    return [
+        f"{stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        if count[key] > 1 or stem != name or not stem
+        else stem
+        for source, name, stem, key in zip(sources["source"], names, short, folded, strict=True)
+    ]

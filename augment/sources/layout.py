@@ -92,7 +92,9 @@ def files_below(folder: Path) -> tuple[list[str], list[Rejected]]:
         ScanError: a folder can't be listed.
     """
     rejected: list[Rejected] = []
-    return sorted(_relative(entry, folder) for entry in _files_below(folder, folder, rejected)), sorted(rejected)
+    start = f"{folder}{os.sep}"  # a folder of "." is no prefix
+    found = [entry.path.removeprefix(start).replace(os.sep, "/") for entry in _files_below(folder, folder, rejected)]
+    return sorted(found), sorted(rejected)
 
 
 def expect_class_names(labels: Iterable[str], source: Path) -> None:

@@ -7,6 +7,7 @@ import csv
 import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from sys import intern
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ _SEPARATORS = ",;\t|"
 _PARQUET = (".parquet", ".pq")
 LISTS = (".csv", ".tsv", *_PARQUET)  # endings by which a list is known where nothing else says so
 _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_CHUNK = 4096  # rows that are taken in at a time
 _MOST_NAMES = 12  # columns that a message lists
 
 
@@ -67,16 +69,20 @@ def read(path: Path, columns: list[str], hint: str) -> tuple[pd.DataFrame, list[
     with _rows_of(path) as rows:
         names = _header(rows, path)
         _expect(columns, names, path, hint)
-        wanted = [(column, names.index(name)) for column, name in zip(cells, columns, strict=True)]
-        for row in rows:
-            if not any(row):  # as spreadsheets leave them at the end
-                continue
-            if len(row) < len(names) or any(row[len(names) :]):
-                fault = f"has {len(row)} cells, the header {len(names)}"
-                rejected.append((f"{path.name}, line {rows.line_num}", fault))
-                continue
-            for column, at in wanted:
-                column.append(intern(row[at].strip()))
+        places = [names.index(name) for name in columns]
+        while chunk := [(rows.line_num, row) for row in islice(rows, _CHUNK)]:
+            chunk = [(line, row) for line, row in chunk if any(row)]  # spreadsheets end in blank rows
+            whole = [row for _, row in chunk if len(row) == len(names)]
+            if len(whole) < len(chunk):
+                whole = []
+                for line, row in chunk:
+                    if len(row) < len(names) or any(row[len(names) :]):
+                        fault = f"has {len(row)} cells, the header {len(names)}"
+                        rejected.append((f"{path.name}, line {line}", fault))
+                    else:
+                        whole.append(row)
+            for column, at in zip(cells, places, strict=True):
+                column.extend([intern(row[at].strip()) for row in whole])
     return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object), rejected
 
 
