@@ -25,7 +25,14 @@ def image(path: Path, *, deep: bool = False) -> None:
     """A gray image, other for each path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(zlib.crc32("/".join(path.parts[-4:]).encode()))
-    pixels = rng.integers(0, 4096 if deep else 256, (40, 48), dtype=np.uint16)
+    is_dicom = path.suffix in (".dcm", ".dicom")
+    pixels = rng.integers(0, 4096 if deep or is_dicom else 256, (40, 48), dtype=np.uint16)
+    if is_dicom:
+        pytest.importorskip("pydicom", reason="python -m pip install -r requirements-dicom.txt")
+        from tests.common.images.test_dicom import dataset, saved
+
+        path.write_bytes(saved(dataset(pixels, PatientIdentityRemoved="YES", BurnedInAnnotation="NO")))
+        return
     kind = path.suffix if path.suffix in (".jpg", ".png") else ".png"  # by content, whatever the name
     path.write_bytes(cv2.imencode(kind, pixels if deep else pixels.astype(np.uint8))[1].tobytes())
 
