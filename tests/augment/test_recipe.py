@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from augment.list_format import ListFormat
 from augment.recipe import KERMANY, RECIPES, Recipe, RecipeError, load
 
 
@@ -94,6 +95,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         max_pixels: 1000000
         value_range: [-1000, 400.5]
         group: (pat\\d+)_
+        group_tag: PatientID
+        list: {label: finding, where: {view: PA}}
         transforms: [HorizontalFlip, {Rotate: {limit: [-5, 5], p: 1}}, {VerticalFlip: }]
     """
     assert load(str(save(tmp_path, text))).as_dict() == {
@@ -107,7 +110,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "size": [64, 48],
         "fit": "crop",
         "format": "png",
-        "list": None,
+        "list": {**ListFormat(label="finding").as_dict(), "where": {"view": ["PA"]}},
+        "group_tag": "PatientID",
         "quality": 80,
         "seed": 2**63 - 1,
         "max_pixels": 1_000_000,
