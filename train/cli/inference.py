@@ -18,7 +18,7 @@ _COLUMNS = click.option(
     "--columns",
     default="",
     metavar="NAME=COLUMN,...",
-    help="How a list calls its columns path, label and group, as in: path=Image,label=Finding,group=Patient",
+    help="How a list calls its columns path, label and group, as in path=Image,label=Finding,group=Patient.",
 )
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
