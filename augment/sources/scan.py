@@ -90,7 +90,7 @@ def scan(
         folder, files, rejected = listing.folder, listing.files, listing.rejected
         labels = sorted(files["label"].unique())
         files["group"] = groups_of_list(files, group, KERMANY)
-        hint = ""
+        hint = f"; its paths are looked up below {folder}, which list.images in the recipe says"
     elif isinstance(source, Path) and not source.is_dir():
         raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class, or a list")
     elif list_format:

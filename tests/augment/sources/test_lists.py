@@ -287,7 +287,7 @@ def test_no_order_of_rows_changes_a_class(rows: list[tuple[str, str]], dice: Any
         (
             [("path", "label"), ("00.png", "a"), ("01.png", "a")],
             {},
-            "found 2 files in 1 classes, but at least 2 are needed",
+            "found 2 files in 1 classes, but at least 2 are needed; its paths are looked up below",
         ),
         ([("path", "label"), ('"00.png', "a"), ("01.png", "b")], {}, "not a readable CSV: unexpected end of data"),
         ([("",)], {}, "is empty; expected a line with the columns' names"),
@@ -386,3 +386,15 @@ def test_the_docs_have_every_setting() -> None:
     shown = yaml.safe_load("list:\n" + block[1])["list"]
     assert set(shown) == {field.name for field in fields(ListFormat)}
     assert resolve(shown, "docs") == resolve({key: shown[key] for key in shown if shown[key]}, "docs")
+
+
+def test_images_may_lie_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`images` is a folder anywhere; a list whose paths are found nowhere says where they are looked up."""
+    home = tmp_path_factory.mktemp("lists")
+    rows = [PLAIN[0], *((str(folder / row[0]), *row[1:]) for row in PLAIN[1:])]
+    source = write(home / "l.csv", rows)
+    assert look(source, images=str(folder), group="group").sources["source"].tolist() == NAMES
+    with pytest.raises(
+        ScanError, match="its paths are looked up below .*, which list.images in the recipe says. First of 6"
+    ):
+        look(source)
