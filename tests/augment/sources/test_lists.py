@@ -395,6 +395,6 @@ def test_images_may_lie_elsewhere(folder: Path, tmp_path_factory: pytest.TempPat
     source = write(home / "l.csv", rows)
     assert look(source, images=str(folder), group="group").sources["source"].tolist() == NAMES
     with pytest.raises(
-        ScanError, match="its paths are looked up below .*, which list.images in the recipe says. First of 6"
+        UserError, match=r"its paths are looked up below .*, which list.images in the recipe says. First of 6"
     ):
         look(source)
