@@ -78,7 +78,7 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     in_pool = sources["split"] == ""
     sources["split"] = _split(sources, recipe)
     recipe = _with_number(recipe, sources)
-    sources["first_seed"] = [variant_seed(recipe.seed, sha256, 0) for sha256 in sources["source_sha256"]]
+    sources["first_seed"] = [variant_seed(recipe.seed, sha256, 0) for sha256 in sources["source_sha256"].tolist()]
     counts, first = np.zeros((2, len(sources)), dtype=np.int64)
     sides = _by_side(sources, labels)
     least = {
@@ -296,11 +296,14 @@ def _rows(sources: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     start = sources["first"] - sources["count"].cumsum() + sources["count"]
     variant = np.arange(len(rows)) + np.repeat(start.to_numpy(), sources["count"])
     ending = "png" if recipe.format == "png" else "jpg"
+    numbers = variant.tolist()
+    parts = (
+        rows[name].tolist() for name in ("split", "label", "stem")
+    )  # lists: a column of text is slow to go through
     paths = [
-        f"{split}/{label}/{stem}-v{number}.{ending}"
-        for split, label, stem, number in zip(rows["split"], rows["label"], rows["stem"], variant, strict=True)
+        f"{split}/{label}/{stem}-v{number}.{ending}" for split, label, stem, number in zip(*parts, numbers, strict=True)
     ]
-    seeds = [variant_seed(recipe.seed, *drawn) for drawn in zip(rows["source_sha256"], variant.tolist(), strict=True)]
+    seeds = [variant_seed(recipe.seed, *drawn) for drawn in zip(rows["source_sha256"].tolist(), numbers, strict=True)]
     rows = rows.assign(path=paths, variant=variant, seed=seeds)
     columns = ["path", "label", "split", "source", "group", "variant", "seed", "source_sha256"]
     return rows[columns].reset_index(drop=True)
@@ -313,14 +316,15 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     (a.png beside a.jpg, train/a.jpg beside val/a.jpg; also on file systems that fold case), or where it
     would be too long to take a suffix.
     """
-    names = [_UNSAFE.sub("_", _ENDING.sub("", source.rpartition("/")[2])) for source in sources["source"]]
+    paths = sources["source"].tolist()
+    names = [_UNSAFE.sub("_", _ENDING.sub("", path.rpartition("/")[2])) for path in paths]
     short = [name if len(name) <= 45 else name.encode()[:180].decode(errors="ignore") for name in names]
-    pairs = zip(sources["label"], short, strict=True)
+    pairs = zip(sources["label"].tolist(), short, strict=True)
     folded = [unicodedata.normalize("NFC", f"{label}/{stem}").casefold() for label, stem in pairs]
     count = Counter(folded)
     return [
-        f"{stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
         if count[key] > 1 or stem != name or not stem
         else stem
-        for source, name, stem, key in zip(sources["source"], names, short, folded, strict=True)
+        for path, name, stem, key in zip(paths, names, short, folded, strict=True)
     ]

@@ -89,7 +89,7 @@ def groups_of_list(files: pd.DataFrame, pattern: str, default: str) -> list[str]
         default: as `find_groups` takes it.
     """
     by_path = (lambda path: _by_name(path, pattern)) if pattern == default else (lambda path: _searched(path, pattern))
-    named = zip(files["source"], files["group"], strict=True)
+    named = zip(files["source"].tolist(), files["group"].tolist(), strict=True)
     return [group or by_path(source) or source for source, group in named]
 
 
