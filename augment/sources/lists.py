@@ -234,9 +234,13 @@ def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
 
 def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.Series[str]", list[Rejected]]:
     """The file of each path, relative to the folder of images; empty, and among the rejected, where there is none."""
-    found = {path: lookup.find(path) for path in paths.unique()}
-    rejected = [Rejected(_printable(path) or "a row", reason) for path, (file, reason) in found.items() if not file]
-    return paths.map({path: file for path, (file, _) in found.items()}), rejected
+    found: dict[str, str] = {}
+    rejected = []
+    for path in paths.unique():
+        found[path], reason = lookup.find(path)
+        if reason:
+            rejected.append(Rejected(_printable(path) or "a row", reason))
+    return paths.map(found), rejected
 
 
 def _split_files(

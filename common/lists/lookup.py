@@ -9,9 +9,15 @@ class Lookup:
     def __init__(self, files: Iterable[str]) -> None:
         """Args: files: their paths, POSIX, relative to the folder."""
         self.files = list(files)
-        self._by_name: dict[str, list[str]] = {}
+        # A name that several files have stands with all of them, any other with its one: a million lists are slow to make.
+        self._by_name: dict[str, str | list[str]] = {}
         for file in self.files:
-            self._by_name.setdefault(file.rpartition("/")[2], []).append(file)
+            name = file.rpartition("/")[2]
+            other = self._by_name.setdefault(name, file)
+            if isinstance(other, list):
+                other.append(file)
+            elif other is not file:
+                self._by_name[name] = [other, file]
         self._by_stem: dict[str, list[str]] | None = None
 
     def find(self, path: str) -> tuple[str, str]:
@@ -22,6 +28,8 @@ class Lookup:
         """
         wanted = path.replace("\\", "/").split("/")
         files = self._by_name.get(wanted[-1]) or self._without_ending(wanted[-1])
+        if isinstance(files, str):
+            return files, ""
         if not files:
             return "", "no such file" if path else "no path"
         if len(files) == 1:
@@ -41,7 +49,9 @@ class Lookup:
         if self._by_stem is None:
             self._by_stem = {}
             for known, files in self._by_name.items():
-                self._by_stem.setdefault(known.rpartition(".")[0], []).extend(files)
+                self._by_stem.setdefault(known.rpartition(".")[0], []).extend(
+                    [files] if isinstance(files, str) else files
+                )
         return self._by_stem.get(name, []) if name else []
 
 

@@ -70,17 +70,14 @@ def read(path: Path, columns: list[str], hint: str) -> tuple[pd.DataFrame, list[
         names = _header(rows, path)
         _expect(columns, names, path, hint)
         places = [names.index(name) for name in columns]
-        while chunk := [(rows.line_num, row) for row in islice(rows, _CHUNK)]:
-            chunk = [(line, row) for line, row in chunk if any(row)]  # spreadsheets end in blank rows
-            whole = [row for _, row in chunk if len(row) == len(names)]
-            if len(whole) < len(chunk):
-                whole = []
-                for line, row in chunk:
-                    if len(row) < len(names) or any(row[len(names) :]):
-                        fault = f"has {len(row)} cells, the header {len(names)}"
-                        rejected.append((f"{path.name}, line {line}", fault))
-                    else:
-                        whole.append(row)
+        number = 2  # of a row, as a spreadsheet counts them
+        while chunk := list(islice(rows, _CHUNK)):
+            for at, row in enumerate(chunk, number) if any(len(row) != len(names) for row in chunk) else ():
+                if any(row) and (len(row) < len(names) or any(row[len(names) :])):
+                    rejected.append((f"{path.name}, row {at}", f"has {len(row)} cells, the header {len(names)}"))
+                    row.clear()
+            number += len(chunk)
+            whole = [row for row in chunk if any(row)]  # without blank rows, as spreadsheets leave them
             for column, at in zip(cells, places, strict=True):
                 column.extend([intern(row[at].strip()) for row in whole])
     return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object), rejected

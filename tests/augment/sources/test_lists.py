@@ -117,7 +117,7 @@ def test_every_row_and_every_file_is_an_image_or_rejected(folder: Path) -> None:
     assert reasons(found) == {
         "gone.png": "no such file",
         "unlisted.png": "not in the list",
-        "l.csv, line 9": "has 1 cells, the header 3",
+        "l.csv, row 9": "has 1 cells, the header 3",
         "04.png": "its rows disagree: 00, label is blank",
         "05.png": "not an image of a known format (JPEG, PNG, BMP, TIFF, WEBP, GIF, DICOM)",
     }

@@ -52,7 +52,7 @@ def test_predict_names_the_lists_images_in_its_order(run: Path, hospital: Path, 
     assert [Path(name).name for name in table["file"]] == [
         *(f"{n:03}.png" for n in range(8)),
         "gone.png",
-        "list.csv, line 11",
+        "list.csv, row 11",
     ]
     assert table["error"].tolist() == [""] * 8 + ["no such file", "has 1 cells, the header 3"]
     call("predict", run, tmp_path / "pictures", "--out", tmp_path / "q.csv")
