@@ -13,7 +13,7 @@ import pandas as pd
 from augment.list_format import SPLITS, ListFormat, template
 from augment.sources import findings
 from augment.sources.findings import Finding
-from augment.sources.layout import Rejected, ScanError, expect_class_names, files_below, split_of
+from augment.sources.layout import NOTICE, Rejected, ScanError, expect_class_names, files_below, split_of
 from common.errors import did_you_mean
 from common.lists import tables
 from common.lists.lookup import Lookup, Unlisted
@@ -105,8 +105,8 @@ def _read(
 
 
 def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Path | Remote) -> list[Rejected]:
-    """The files that no row names, but for the lists themselves."""
-    known = {*named, *_seen_from(folder, lists)}
+    """The files that no row names, but for the lists themselves and the source's notice."""
+    known = {*named, *_seen_from(folder, lists), NOTICE}
     return [Rejected(file, "not in the list") for file in files if file not in known]
 
 
