@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from augment.rendering.notes import warnings
 from common.console import say
+from common.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +61,6 @@ def counted(build_plan: "BuildPlan") -> dict[str, Any]:
     """What the table says, for scripts."""
     rejected = [{"source": each.source, "reason": each.reason} for each in build_plan.rejected]
     return {"counts": build_plan.counts.to_dict("records"), "rejected": rejected, "warnings": build_plan.warnings}
-
-
-def printable(path: str) -> str:
-    """A path in characters that any terminal takes."""
-    return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
 def print_faults(faults: "list[Fault]") -> None:

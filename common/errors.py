@@ -8,6 +8,11 @@ class UserError(ValueError):
     """The message is one line that names the value and the fix; the command line prints it and exits with code 2."""
 
 
+def printable(text: str) -> str:
+    """A name in characters that any terminal takes."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A known name that is like one that isn't, as the end of a message; nothing if none is."""
     by_folded = {each.casefold(): each for each in known}

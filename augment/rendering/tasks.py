@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from augment.recipe import Recipe
-from common.remote import Remote
+from common.remote import Location
 
 
 class Style(NamedTuple):
@@ -51,7 +51,7 @@ class Variant(NamedTuple):
 class RenderTask(NamedTuple):
     """One source with all its variants that are to be rendered into the image folder."""
 
-    source: Path | Remote
+    source: Location
     source_sha256: str
     images: Path
     variants: tuple[Variant, ...]

@@ -14,10 +14,10 @@ from augment.list_format import SPLITS, ListFormat, template
 from augment.sources import findings
 from augment.sources.findings import Finding
 from augment.sources.layout import NOTICE, Rejected, ScanError, expect_class_names, files_below, split_of
-from common.errors import did_you_mean
+from common.errors import did_you_mean, printable
 from common.lists import tables
 from common.lists.lookup import Lookup, Unlisted
-from common.remote import Remote
+from common.remote import Location, Remote
 
 _OWN = "\0"  # begins the names of columns that are ours; no list has it
 _HINT = "The recipe's section `list` says which columns hold path and label"
@@ -33,13 +33,13 @@ class Listing(NamedTuple):
     `group` is empty where the list names none, `split` where it has none.
     """
 
-    folder: Path | Remote
+    folder: Location
     files: pd.DataFrame
     rejected: list[Rejected]
     list_format: ListFormat
 
 
-def read_list(source: Path | Remote, given: ListFormat | None) -> Listing:
+def read_list(source: Location, given: ListFormat | None) -> Listing:
     """Read a list and look its images up.
 
     Args:
@@ -81,7 +81,7 @@ def _fetched(source: Remote, home: Remote, given: ListFormat | None, scratch: Pa
 
 
 def _read(
-    source: Path, given: ListFormat, folder: Path | Remote, below: list[str] | None, unreadable: list[Rejected]
+    source: Path, given: ListFormat, folder: Location, below: list[str] | None, unreadable: list[Rejected]
 ) -> Listing:
     """Read a list here, whose images lie in a folder with the files `below`, if that can be said."""
     home = source if given.files else source.parent
@@ -104,13 +104,13 @@ def _read(
     return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}), given)
 
 
-def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Path | Remote) -> list[Rejected]:
+def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Location) -> list[Rejected]:
     """The files that no row names, but for the lists themselves and the source's notice."""
     known = {*named, *_seen_from(folder, lists), NOTICE}
     return [Rejected(file, "not in the list") for file in files if file not in known]
 
 
-def _seen_from(folder: Path | Remote, lists: list[Path]) -> list[str]:
+def _seen_from(folder: Location, lists: list[Path]) -> list[str]:
     """Where lists lie below the folder of images, if they do; copies of remote ones have the names of those."""
     if isinstance(folder, Remote):
         return [each.name for each in lists]
@@ -239,7 +239,7 @@ def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.S
     for path in paths.unique():
         found[path], reason = lookup.find(path)
         if reason:
-            rejected.append(Rejected(_printable(path) or "a row", reason))
+            rejected.append(Rejected(printable(path) or "a row", reason))
     return paths.map(found), rejected
 
 
@@ -295,7 +295,3 @@ def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, 
 
 def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -20,6 +20,7 @@ from augment.sources.layout import (
     name_fault,
     split_of,
 )
+from common.errors import printable
 from common.remote import Remote
 
 
@@ -64,7 +65,7 @@ def _split_folders_inside(names: list[str]) -> dict[str, str]:
 
 def _listed(name: str, splits: set[str], with_images: set[str], holding: dict[str, str]) -> Listed | Rejected:
     parts = name.split("/")
-    shown = name if name.isprintable() else name.encode("unicode_escape").decode()
+    shown = printable(name)
     if parts[0] in holding:
         return Rejected(shown, f"no class folder: it holds {holding[parts[0]]}/, a split's folder")
     if fault := next(filter(None, map(name_fault, parts)), ""):

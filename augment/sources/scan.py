@@ -24,7 +24,7 @@ from augment.sources.lists import read_list
 from augment.sources.objects import layout_of
 from common.images.formats import FORMATS, HEAD, format_of
 from common.lists.tables import LISTS
-from common.remote import Remote
+from common.remote import Location, Remote
 
 _SILENT = 10  # files of a store, none of which can be read, after which it is the store's fault
 _CHUNK = 64  # files a thread hashes at a time
@@ -45,8 +45,8 @@ class Scan(NamedTuple):
     sources: pd.DataFrame
     rejected: list[Rejected]
     notice: str
-    folder: Path | Remote
-    list_file: Path | Remote | None = None
+    folder: Location
+    list_file: Location | None = None
     list_format: ListFormat | None = None
     has_dicom: bool = False
     warnings: tuple[str, ...] = ()  # of DICOM headers
@@ -61,7 +61,7 @@ class Digest(NamedTuple):
 
 
 def scan(
-    source: Path | Remote,
+    source: Location,
     group: str,
     workers: int,
     progress: Progress = lambda *_: None,
@@ -83,7 +83,7 @@ def scan(
         ScanError: no such folder or list, fewer than two classes with images in them, a class without any, or as
             `read_layout`, `read_list` and `groups_and_warnings` have it.
     """
-    list_file: Path | Remote | None = None
+    list_file: Location | None = None
     if _is_list(source, list_format):
         listing = read_list(source, list_format)
         list_file, list_format = source, listing.list_format
@@ -116,7 +116,7 @@ def scan(
     return Scan(files, rejected, _notice(folder), folder, list_file, list_format, bool(is_dicom.any()), tuple(warnings))
 
 
-def _is_list(source: Path | Remote, list_format: ListFormat | None) -> bool:
+def _is_list(source: Location, list_format: ListFormat | None) -> bool:
     """Whether a source is a list, or a folder of lists, by what it is or, of a remote one, by its name."""
     if isinstance(source, Remote):
         return bool(list_format and list_format.files) or source.name.lower().removesuffix(".gz").endswith(LISTS)
@@ -136,11 +136,11 @@ def _names(source: Remote) -> list[str]:
 
 
 def _with_digests(
-    files: pd.DataFrame, folder: Path | Remote, workers: int, progress: Progress
+    files: pd.DataFrame, folder: Location, workers: int, progress: Progress
 ) -> tuple[pd.DataFrame, list[Rejected]]:
     """The files that begin as images do, with their checksums and formats, and the others."""
     names = files["source"].tolist()
-    places: list[str | Path | Remote] = [
+    places: list[str | Location] = [
         folder / name if isinstance(folder, Remote) else f"{folder}/{name}" for name in names
     ]
     found: list[Digest] = []
@@ -155,7 +155,7 @@ def _with_digests(
     return files[files["source_sha256"] != ""].astype(object).reset_index(drop=True), rejected
 
 
-def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Rejected], source: Path | Remote) -> None:
+def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Rejected], source: Location) -> None:
     """Refuse a class none of whose files is an image."""
     with_images = set(files["label"])
     for label in labels:
@@ -166,7 +166,7 @@ def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Re
 
 
 def digest_all(
-    paths: Sequence[str | Path | Remote],
+    paths: Sequence[str | Location],
     workers: int | None,
     progress: Progress,
     *,
@@ -175,7 +175,7 @@ def digest_all(
 ) -> Iterator[Digest]:
     """The `digest` of each file in order, read by `workers` threads; `progress` is called with (files done, in all)."""
 
-    def digests(chunk: Sequence[str | Path | Remote]) -> list[Digest]:
+    def digests(chunk: Sequence[str | Location]) -> list[Digest]:
         return [digest(path, images_only=images_only, follow=follow) for path in chunk]
 
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
@@ -189,7 +189,7 @@ def digest_all(
         pool.shutdown(cancel_futures=True)
 
 
-def digest(path: str | Path | Remote, *, images_only: bool = False, follow: bool = True) -> Digest:
+def digest(path: str | Location, *, images_only: bool = False, follow: bool = True) -> Digest:
     """The SHA-256 of a regular file, or why there is none.
 
     Args:
@@ -239,7 +239,7 @@ def _no_image(head: bytes) -> str:
     return "" if format_of(head) else f"not an image of a known format ({', '.join(FORMATS)})"
 
 
-def _too_few_classes(source: Path | Remote, files: pd.DataFrame, rejected: list[Rejected], hint: str) -> str:
+def _too_few_classes(source: Location, files: pd.DataFrame, rejected: list[Rejected], hint: str) -> str:
     """Why there is nothing to choose between, with what to do or the first reason."""
     found = f"{source}: found {len(files)} files in {files['label'].nunique()} classes, but at least 2 are needed{hint}"
     if rejected and "looks right" not in hint:
@@ -247,7 +247,7 @@ def _too_few_classes(source: Path | Remote, files: pd.DataFrame, rejected: list[
     return found
 
 
-def _notice(source: Path | Remote) -> str:
+def _notice(source: Location) -> str:
     if isinstance(source, Remote):
         return ""
     path = source / NOTICE

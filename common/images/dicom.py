@@ -32,9 +32,8 @@ _INFLATED = 2**26  # bytes that a deflated file may have beside those of its pix
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _ASPECTS = 8  # the most that a pixel may be longer than wide, or wider than long
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-logging.getLogger("pydicom").addHandler(
-    logging.NullHandler()
-)  # else warnings of headers, with their values, are printed
+# Else warnings of headers, with their values, are printed.
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
 logging.getLogger("pydicom").propagate = False
 
 
@@ -109,7 +108,7 @@ def _faults() -> "Iterator[None]":
 def _dataset(data: bytes, max_pixels: int, *, stop_before_pixels: bool = False) -> "Dataset":
     import pydicom
 
-    if _DEFLATED + b"\0" in data[:1024] or _DEFLATED + b" " in data[:1024] or _DEFLATED in data[:1024]:
+    if _DEFLATED in data[:1024]:
         _expect_little_when_inflated(data, max_pixels)
     return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=stop_before_pixels)
 
@@ -176,22 +175,24 @@ def _size_of(frame: bytes) -> tuple[int, int] | None:
 def _gray(stored: NDArray[Any], dataset: "Dataset", value_range: Range | None) -> tuple[Pixels, str]:
     """Gray levels of stored values, and a note where they use little of the range that stands for black to white."""
     low, high = int(stored.min()), int(stored.max())
-    is_signed, bits = dataset.PixelRepresentation == 1, int(dataset.BitsStored)
-    first = min(low, -(2 ** (bits - 1)) if is_signed and bits <= 16 else 0)
-    last = max(high, 2 ** (bits - is_signed) - 1 if bits <= 16 else 0)
+    bits = int(dataset.BitsStored)
+    least, most = _stored_range(dataset) if bits <= 16 else (0, 0)
+    first, last = min(low, least), max(high, most)
     if last - first >= 2**17:
         raise UnreadableImage(f"{bits}-bit samples, of which more than 16 bits are used")
     values, span = _displayed(np.arange(first, last + 1), dataset, value_range)
     levels = np.rint(np.clip((values - span.low) * (255 / (span.high - span.low)), 0, 255)).astype(np.uint8)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         levels = 255 - levels
-    gray = levels[stored.astype(np.int64) - first] if stored.dtype.itemsize > 2 else levels[_indices(stored, first)]
+    gray = levels[stored if first == 0 else stored.astype(np.int64) - first]
     is_few = bits > 8 and value_range is None and not _has_window(dataset) and 4 * (high - min(0, low)) <= last - first
     return gray, FEW_BITS if is_few else ""
 
 
-def _indices(stored: NDArray[Any], first: int) -> NDArray[Any]:
-    return stored if first == 0 else stored.astype(np.int32) - first
+def _stored_range(dataset: "Dataset") -> tuple[int, int]:
+    """The least and the largest value that the stored bits can hold."""
+    bits, is_signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
+    return -(2 ** (bits - 1)) if is_signed else 0, 2 ** (bits - is_signed) - 1
 
 
 def _displayed(
@@ -209,13 +210,10 @@ def _displayed(
         if "VOILUTSequence" in dataset:
             return shown.astype(np.float64), Range(0, 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
         # A window's results span what the stored bits can hold, as pydicom's apply_windowing has it.
-        bits, is_signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
-        ends = np.array([-(2 ** (bits - 1)) if is_signed else 0, 2 ** (bits - is_signed) - 1], dtype=np.float64)
         if "ModalityLUTSequence" not in dataset:
-            ends = np.sort(apply_modality_lut(ends.astype(np.int64), dataset).astype(np.float64))
-        else:
-            ends = np.array([span.low, span.high])
-        return shown.astype(np.float64), Range(float(ends[0]), float(ends[1]))
+            low, high = sorted(apply_modality_lut(np.array(_stored_range(dataset)), dataset).tolist())
+            span = Range(float(low), float(high))
+        return shown.astype(np.float64), span
     span = value_range or span
     if not span.low < span.high:
         raise UnreadableImage("its modality LUT leaves no difference between black and white")

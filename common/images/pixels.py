@@ -9,7 +9,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -31,7 +30,7 @@ from common.images.pictures import (
 )
 from common.images.resizing import resize
 from common.images.samples import Range, from_fewer_bits
-from common.remote import Remote
+from common.remote import Location, Remote
 
 __all__ = [
     "Header",
@@ -64,7 +63,7 @@ class Header(NamedTuple):
     height: int
 
 
-def read_image(path: Path | Remote, max_pixels: int = MAX_PIXELS) -> bytes:
+def read_image(path: Location, max_pixels: int = MAX_PIXELS) -> bytes:
     """Read an image file, and of a large one the header first.
 
     Args:
