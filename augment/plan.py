@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from augment.sources.layout import Rejected
 from common.errors import UserError
 from manifests.contract import SPLITS
 
-_ENDING = re.compile(r"\.[^.]*$")
 _UNSAFE = re.compile(r'[<>:"/|?*%]')  # no file system or URL minds the rest; control characters never get here
 
 
@@ -59,7 +59,8 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
             two classes.
     """
     labels = sorted(sources["label"].unique())
-    sources = sources.sort_values("source", ignore_index=True)
+    sources = sources.astype(object)  # pandas's own text is slow to go through
+    sources = sources.sort_values("source", kind="stable", ignore_index=True)  # stable: fast where it is sorted already
     left_out: list[Rejected] = []
     if drop_conflicts:
         sources, left_out = _without_conflicts(sources)
@@ -85,9 +86,8 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
         split: min(filter(None, (len(of) for (where, _), of in sides if where == split)), default=0) for split in SPLITS
     }
     for (split, label), members in sides:
-        target = recipe.targets[split]
         if len(members) == 0:
-            if split == "train" or target:
+            if split == "train" or recipe.targets[split]:
                 raise PlanError(_lack(sources, in_pool, split, label, recipe))
             continue
         try:
@@ -96,17 +96,17 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
             raise PlanError(f"{label} in {split}: {error}") from None
         draw = partial(_drawn, recipe.seed)
         counts[members], first[members] = fill(sources.loc[members], images, shown, draw)
-        for name in sources.loc[members[counts[members] == 0], "source"]:
-            reason = f"sampled down: {label} has {len(members):,} sources in {split}, the recipe wants {target:,}"
-            left_out.append(Rejected(name, reason))
-    rows = _rows(sources.assign(count=counts, first=first), recipe)
+        reason = f"sampled down: {label} has {len(members):,} sources in {split}, the recipe wants {images:,}"
+        left_out += [Rejected(name, reason) for name in sources.loc[members[counts[members] == 0], "source"].tolist()]
+    in_order = np.concatenate([members for _, members in sides])
+    rows = _rows(sources.assign(count=counts, first=first).take(in_order), recipe)
     absent = [
         (split, label)
         for split in SPLITS
-        for label in sorted(set(labels) - set(rows.loc[rows["split"] == split, "label"]))
+        for label in sorted(set(labels) - set(rows.loc[rows["split"] == split, "label"].unique()))
         if (rows["split"] == split).any()
     ]
-    return Plan(rows, sorted(left_out), absent)
+    return Plan(rows, sorted(left_out, key=attrgetter("source")), absent)
 
 
 def _with_number(recipe: Recipe, sources: pd.DataFrame) -> Recipe:
@@ -179,10 +179,12 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
             "lower one"
         )
     pool = sources[split == ""]
-    names = pool.sort_values("group").groupby("unit")["group"].first()
+    names: dict[int, str] = {}  # of each unit, the first of its groups
     labels: dict[int, tuple[str, ...]] = {}
-    for unit, label in pool[["unit", "label"]].drop_duplicates().sort_values("label").itertuples(index=False):
-        labels[unit] = (*labels.get(unit, ()), label)
+    for unit, group, label in zip(*(pool[name].tolist() for name in ("unit", "group", "label")), strict=True):
+        names[unit] = min(names.get(unit, group), group)
+        if label not in labels.setdefault(unit, (label,)):
+            labels[unit] = tuple(sorted((*labels[unit], label)))
     strata: dict[tuple[str, ...], list[int]] = {}
     for unit in sorted(labels, key=lambda unit: _hash(f"{recipe.seed}:split:{names[unit]}")):
         strata.setdefault(labels[unit], []).append(unit)
@@ -205,7 +207,8 @@ def _share(share: float, of: int) -> int:
 
 def _conflicting(sources: pd.DataFrame) -> pd.DataFrame:
     """The sources whose bytes stand in two classes, with one of another class as `other` and `other_label`."""
-    conflicting = sources[sources.groupby("source_sha256")["label"].transform("nunique") > 1]
+    twice = sources[sources["source_sha256"].duplicated(keep=False)]
+    conflicting = twice[twice.groupby("source_sha256")["label"].transform("nunique") > 1]
     copies = conflicting[["source_sha256", "source", "label"]]
     pairs = copies.merge(copies, on="source_sha256", suffixes=("", "_other"))
     pairs = pairs[pairs["label"] != pairs["label_other"]].drop_duplicates("source").sort_values("source")
@@ -289,21 +292,19 @@ def _by_side(sources: pd.DataFrame, labels: list[str]) -> list[tuple[tuple[str, 
 
 
 def _rows(sources: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    sources = sources.assign(stem=_stems(sources))
-    sources["rank"] = sources["split"].map({name: rank for rank, name in enumerate(SPLITS)})
-    sources = sources[sources["count"] > 0].sort_values(["rank", "label", "source"], ignore_index=True)
-    rows = sources.loc[sources.index.repeat(sources["count"])]
-    start = sources["first"] - sources["count"].cumsum() + sources["count"]
-    variant = np.arange(len(rows)) + np.repeat(start.to_numpy(), sources["count"])
+    """The rows of the images that sources, in the set's order, give: `count` of each, numbered from `first` on."""
+    count = sources["count"].to_numpy()
+    rows = sources.assign(stem=_stems(sources)).take(np.repeat(np.arange(len(sources)), count))
+    start = sources["first"].to_numpy() - count.cumsum() + count
+    variant = np.arange(len(rows)) + np.repeat(start, count)
     ending = "png" if recipe.format == "png" else "jpg"
+    splits, labels, stems, checksums = (rows[name].tolist() for name in ("split", "label", "stem", "source_sha256"))
     numbers = variant.tolist()
-    parts = (
-        rows[name].tolist() for name in ("split", "label", "stem")
-    )  # lists: a column of text is slow to go through
     paths = [
-        f"{split}/{label}/{stem}-v{number}.{ending}" for split, label, stem, number in zip(*parts, numbers, strict=True)
+        f"{split}/{label}/{stem}-v{number}.{ending}"
+        for split, label, stem, number in zip(splits, labels, stems, numbers, strict=True)
     ]
-    seeds = [variant_seed(recipe.seed, *drawn) for drawn in zip(rows["source_sha256"].tolist(), numbers, strict=True)]
+    seeds = [variant_seed(recipe.seed, *drawn) for drawn in zip(checksums, numbers, strict=True)]
     rows = rows.assign(path=paths, variant=variant, seed=seeds)
     columns = ["path", "label", "split", "source", "group", "variant", "seed", "source_sha256"]
     return rows[columns].reset_index(drop=True)
@@ -317,7 +318,7 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     would be too long to take a suffix.
     """
     paths = sources["source"].tolist()
-    names = [_UNSAFE.sub("_", _ENDING.sub("", path.rpartition("/")[2])) for path in paths]
+    names = [_UNSAFE.sub("_", path.rpartition("/")[2].rsplit(".", 1)[0]) for path in paths]
     short = [name if len(name) <= 45 else name.encode()[:180].decode(errors="ignore") for name in names]
     pairs = zip(sources["label"].tolist(), short, strict=True)
     folded = [unicodedata.normalize("NFC", f"{label}/{stem}").casefold() for label, stem in pairs]

@@ -5,8 +5,9 @@ No image is opened. Every row ends as an image or among the rejected, and so doe
 
 import tempfile
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -99,15 +100,15 @@ def _read(
         rows[_SPLIT] = _split_files(rows[_PATH], lookup, home, given.split)
         lists += [home / name for _, name in given.split]
     files, left_out = _by_image(rows, given)
-    expect_class_names(sorted(set(files["label"])), source)
+    expect_class_names(sorted(files["label"].unique()), source)
     unlisted = _unlisted(below or [], rows[_PATH], lists, folder)
     return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}), given)
 
 
 def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Location) -> list[Rejected]:
     """The files that no row names, but for the lists themselves and the source's notice."""
-    known = {*named, *_seen_from(folder, lists), NOTICE}
-    return [Rejected(file, "not in the list") for file in files if file not in known]
+    unknown = set(files).difference(named.tolist(), _seen_from(folder, lists), (NOTICE,))
+    return [Rejected(file, "not in the list") for file in sorted(unknown)]
 
 
 def _seen_from(folder: Location, lists: list[Path]) -> list[str]:
@@ -145,7 +146,7 @@ def _rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame, li
         rejected += [Rejected(*each) for each in broken]
     rows = pd.concat(parts, ignore_index=True)
     rows[_PATH] = _paths(rows, given)
-    rows[_GROUP] = rows[given.group].map(_normal) if given.group else ""
+    rows[_GROUP] = _text(map(_normal, rows[given.group].tolist()), rows) if given.group else ""
     rows[_READER] = rows[given.reader] if given.reader else ""
     if isinstance(given.split, str):
         rows[_SPLIT] = rows[given.split]
@@ -180,19 +181,17 @@ def _paths(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
 
 def _labels(rows: pd.DataFrame, given: ListFormat) -> tuple["pd.Series[str]", "pd.Series[str]"]:
     """The class of each row, and why it has none. What cells say alike is looked at once."""
+    cells: list[Any]
     if given.label:
-        cells = rows[given.label]
-        by_cell = {cell: findings.of_cell(cell, given) for cell in cells.unique()}
-        found = cells.map(by_cell)
+        cells = rows[given.label].tolist()
+        found = {cell: findings.of_cell(cell, given) for cell in set(cells)}
     else:
         columns = [given.positive, *([given.negative] if given.negative else [])]
-        pairs = pd.Series(list(zip(*(rows[column] for column in columns), strict=True)), index=rows.index, dtype=object)
-        by_pair = {
-            pair: findings.of_columns(pair[0], pair[1] if given.negative else None, given) for pair in set(pairs)
-        }
-        found = pairs.map(by_pair)
-    labels = found.map(lambda finding: _normal(finding.label)).astype(str)
-    return labels, found.map(lambda finding: finding.reason).astype(str)
+        cells = list(zip(*(rows[name].tolist() for name in columns), strict=True))
+        found = {cell: findings.of_columns(cell[0], cell[1] if given.negative else None, given) for cell in set(cells)}
+    labels = {cell: _normal(finding.label) for cell, finding in found.items()}
+    reasons = {cell: finding.reason for cell, finding in found.items()}
+    return _text((labels[cell] for cell in cells), rows), _text((reasons[cell] for cell in cells), rows)
 
 
 def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None:
@@ -211,36 +210,34 @@ def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None
 
 def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     """Why a row is not looked at: the filter, a split or a group that can't be; empty for a row that is."""
-    reasons = pd.Series("", index=rows.index, dtype=object)
+    faults: list[tuple[str, dict[str, str]]] = []  # of a column, what is wrong with some of its cells
     for column, values in given.where:
-        cells = rows[column].unique()
-        why = {
-            cell: "" if cell in values else f"left out: {column} is {cell!r:.40}, not {' or '.join(values)}"
-            for cell in cells
-        }
-        reasons = reasons.where(reasons != "", rows[column].map(why))
+        wanted = " or ".join(values)
+        others = (cell for cell in rows[column].unique() if cell not in values)
+        faults.append((column, {cell: f"left out: {column} is {cell!r:.40}, not {wanted}" for cell in others}))
     if isinstance(given.split, str):
-        names = rows[_SPLIT].unique()
         expected = f"expected one of {', '.join(SPLITS)}"
-        why = {
-            name: f"{given.split} is {name!r:.40}, {expected}" if name and not split_of(name) else "" for name in names
-        }
-        reasons = reasons.where(reasons != "", rows[_SPLIT].map(why))
-    if given.group:
-        why = {name: "" if name.isprintable() else "a group with control characters" for name in rows[_GROUP].unique()}
-        reasons = reasons.where(reasons != "", rows[_GROUP].map(why))
+        unknown = (name for name in rows[_SPLIT].unique() if name and not split_of(name))
+        faults.append((_SPLIT, {name: f"{given.split} is {name!r:.40}, {expected}" for name in unknown}))
+    unprintable = (name for name in rows[_GROUP].unique() if not name.isprintable())
+    faults.append((_GROUP, dict.fromkeys(unprintable, "a group with control characters")))
+    reasons = pd.Series("", index=rows.index, dtype=object)
+    for column, why in faults:
+        if why:
+            reasons = reasons.where(reasons != "", _text((why.get(cell, "") for cell in rows[column].tolist()), rows))
     return reasons
 
 
 def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.Series[str]", list[Rejected]]:
     """The file of each path, relative to the folder of images; empty, and among the rejected, where there is none."""
-    found: dict[str, str] = {}
-    rejected = []
-    for path in paths.unique():
-        found[path], reason = lookup.find(path)
+    found: list[str] = []
+    rejected = set()
+    for path in paths.tolist():
+        file, reason = lookup.find(path)
+        found.append(file)
         if reason:
-            rejected.append(Rejected(printable(path) or "a row", reason))
-    return paths.map(found), rejected
+            rejected.add(Rejected(printable(path) or "a row", reason))
+    return _text(found, paths), sorted(rejected)
 
 
 def _split_files(
@@ -257,7 +254,7 @@ def _split_files(
             file, _ = lookup.find(line)
             if file and splits.setdefault(file, split) != split:
                 raise ScanError(f"{home / name}: {line} is in {splits[file]} too; take it out of one of the files")
-    return files.map(splits).fillna(_NONE)
+    return _text((splits.get(file, _NONE) for file in files.tolist()), files)
 
 
 def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected]]:
@@ -276,10 +273,10 @@ def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list
     images[_LABEL] = images[_LABEL].where(~in_none, "")
     left_out = images[images[_LABEL] == ""]
     pairs = [
-        *zip(left_out[_PATH], left_out[_REASON], strict=True),
-        *zip(outside[_PATH], outside[_OUTSIDE], strict=True),
+        *zip(left_out[_PATH].tolist(), left_out[_REASON].tolist(), strict=True),
+        *zip(outside[_PATH].tolist(), outside[_OUTSIDE].tolist(), strict=True),
     ]
-    files = images.loc[images[_LABEL] != "", columns[:4]].sort_values(_PATH, ignore_index=True)
+    files = images.loc[images[_LABEL] != "", columns[:4]].sort_values(_PATH, kind="stable", ignore_index=True)
     return files.set_axis(["source", "split", "label", "group"], axis=1), [Rejected(*pair) for pair in pairs]
 
 
@@ -291,6 +288,11 @@ def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, 
     found = [Finding(*pair) for pair in zip(rows[_LABEL], rows[_REASON], strict=True)]
     label, reason = findings.combine(found, rows[_READER].tolist(), given)
     return path, rows[_SPLIT].iloc[0], label, rows[_GROUP].iloc[0], reason
+
+
+def _text(cells: Iterable[str], like: "pd.DataFrame | pd.Series[str]") -> "pd.Series[str]":
+    """A column beside others, of Python's own text: that of pandas is slow to make and to go through."""
+    return pd.Series(list(cells), index=like.index, dtype=object)
 
 
 def _normal(text: str) -> str:

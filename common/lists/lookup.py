@@ -26,6 +26,9 @@ class Lookup:
         That is the file at this path; or else the one whose path ends as this one does, in as many parts as any: lists
         name files alone, or from a folder on that is called otherwise here. A name without an ending finds one with it.
         """
+        only = self._by_name.get(path)
+        if isinstance(only, str):
+            return only, ""
         wanted = path.replace("\\", "/").split("/")
         files = self._by_name.get(wanted[-1]) or self._without_ending(wanted[-1])
         if isinstance(files, str):
