@@ -195,7 +195,7 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
         # val and test from either end: if both shares round to one less, one patient each moves, and no third between them
         sides = ["val"] * val + ["train"] * (len(units) - test - val) + ["test"] * test
         assigned.update(zip(units, sides, strict=True))
-    return split.where(split != "", sources["unit"].map(assigned))
+    return split.where(split != "", [assigned.get(unit, "") for unit in sources["unit"].tolist()])
 
 
 def _share(share: float, of: int) -> int:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +159,7 @@ def _list(folder: Path | str) -> list[os.DirEntry[str]]:
     """The entries of a folder by name; nothing where it can't be listed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            return sorted(entries, key=attrgetter("name"))
     except OSError:
         return []
 
@@ -166,7 +167,7 @@ def _list(folder: Path | str) -> list[os.DirEntry[str]]:
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            return sorted(entries, key=attrgetter("name"))
     except OSError as error:
         raise ScanError(f"{folder}: can't be listed: {error.strerror}") from None
 

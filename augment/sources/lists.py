@@ -259,14 +259,15 @@ def _split_files(
 
 def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected]]:
     """The images of rows whose files were found, and those that are left out, with the reason."""
-    outside = rows[rows[_OUTSIDE] != ""].drop_duplicates(_PATH)
-    rows = rows[rows[_OUTSIDE] == ""]
-    outside = outside[~outside[_PATH].isin(rows[_PATH])]
-    several = rows[_PATH].duplicated(keep=False)
+    twice = rows[_PATH].duplicated(keep=False)
+    inside = rows[_OUTSIDE] == ""
+    several = rows[inside & twice]
+    outside = rows[~inside].drop_duplicates(_PATH)
+    outside = outside[~outside[_PATH].isin(several[_PATH])]
     columns = [_PATH, _SPLIT, _LABEL, _GROUP, _REASON]
-    images = rows.loc[~several, columns]
-    if several.any():
-        combined = [_image(str(path), part, given) for path, part in rows[several].groupby(_PATH)]
+    images = rows.loc[inside & ~twice, columns]
+    if not several.empty:
+        combined = [_image(str(path), part, given) for path, part in several.groupby(_PATH)]
         images = pd.concat([images, pd.DataFrame(combined, columns=columns, dtype=object)], ignore_index=True)
     in_none = images[_SPLIT] == _NONE
     images[_REASON] = images[_REASON].where(~in_none, "in none of the files of list.split")

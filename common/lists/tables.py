@@ -8,8 +8,8 @@ import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from operator import itemgetter
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
