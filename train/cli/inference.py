@@ -133,7 +133,7 @@ def evaluate(
     A list (CSV, TSV, Parquet) has the columns path, looked up below its folder, label and, if you know it, group.
 
     Images that the run has learnt from are refused: known by their source, their file, their pixels, or their patient.
-    Patients are compared by name if the two sets have an image in common or are of one source folder.
+    Patients are compared by name if the images have one in common with the run's, or are of its source folder.
 
     \b
     Example:
@@ -152,7 +152,9 @@ def evaluate(
         trained = runs.load(run)
         with progress("evaluating", "images") as show:
             if is_list(manifest) and (named or not is_manifest(manifest)):
-                measured = external_validation.measure_list(trained, manifest, named, show, drop_leaks=drop_leaks)
+                measured = external_validation.measure_list(
+                    trained, manifest, named, show, drop_leaks=drop_leaks, other_patients=other_patients
+                )
             else:
                 base = root_of(manifest, root)
                 measured = external_validation.measure(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from manifests import contract
 from train.dataset import images
+from train.features.engine import load_openvino
 from train.inference.predictor import Trained, of_each_class
 
 FORMATS = {"saved_model": "saved_model", "onnx": "model.onnx", "tflite": "model.tflite", "openvino": "openvino"}
@@ -169,8 +170,7 @@ def _tflite(model: keras.Model, path: Path) -> _Forward:
 
 
 def _openvino(model: keras.Model, path: Path) -> _Forward:
-    import openvino
-
+    openvino = load_openvino()
     path.mkdir()
     model.export(str(path / "model.xml"), format="openvino", verbose=False)
     core = openvino.Core()

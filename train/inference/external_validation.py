@@ -105,6 +105,7 @@ def measure_list(
     progress: Callable[[int, int], None],
     *,
     drop_leaks: bool = False,
+    other_patients: bool = False,
 ) -> Measured:
     """Run a trained model on the images of a list, read as `predict` reads them, at the run's own threshold.
 
@@ -114,24 +115,24 @@ def measure_list(
         columns: how these are called, where they are called otherwise.
         progress: called with (images done, images in all).
         drop_leaks: as `measure` takes it.
+        other_patients: as `measure` takes it.
 
     Raises:
-        ListError: the list can't be read.
+        ListError: the list can't be read, or lacks a column.
         LeakError: the record of what the run has learnt from is damaged.
-        ExternalValidationError: no readable image, a class that the run doesn't know, an image of two classes, or images
-            that the run has learnt from.
+        ExternalValidationError: no readable image, a class that the run doesn't know, or images that the run has learnt
+            from.
     """
-    has_groups = columns.get("group", "group") in header(place)
+    has_groups = "group" in columns or "group" in header(place)
     found, rows = read_list(place, columns, ["label", *(["group"] if has_groups else [])])
     broken, rows["path"] = found[len(rows) :], [str(entry.path) for entry in found[: len(rows)]]
-    rows = rows.drop_duplicates().reset_index(drop=True)
-    if (twice := rows["path"].duplicated()).any():
-        raise ExternalValidationError(f"{place}: {rows.loc[twice, 'path'].iloc[0]} has several classes or patients")
+    rows, unclear = _one_row_an_image(rows)
     if strange := sorted(set(rows["label"]) - set(trained.classes)):
         raise ExternalValidationError(
             f"{place}: has the class {strange[0]!r}, the run knows {', '.join(trained.classes)}"
         )
     record, notes = _record(trained, Path())
+    notes = unclear + notes
     by_path = {str(entry.path): entry for entry in found}
     table = predict(trained, [by_path[path] for path in rows["path"]], progress, record=record)
     is_read = (table["error"] == "").to_numpy()
@@ -141,25 +142,77 @@ def measure_list(
         notes.insert(
             0, f"{unread:,} of its {len(table) + len(broken):,} rows have no image that can be read; first: {first}"
         )
-    seen = (table["trained_on"].fillna("") != "").to_numpy() if record else np.zeros(len(table), bool)
+    learnt, by = pd.Series("", table.index), tuple[str, ...]()
+    if record:
+        learnt, by, compared = _learnt(record, table, rows, other_patients=other_patients)
+        notes += compared
+    seen = (learnt != "").to_numpy()
     if seen.any() and not drop_leaks:
-        raise ExternalValidationError(
-            f"{place}: {seen.sum():,} of its {len(table):,} images ({table.loc[seen, 'file'].iloc[0]}, ...) are among those that "
-            "the run learnt from; its figures would be too good. --on-leak drop leaves them out"
-        )
+        raise _learnt_from(place, table["file"], learnt)
     used = is_read & ~seen
     if not used.any():
         raise ExternalValidationError(f"{place}: no image is left to measure the run on. {' '.join(notes)}".rstrip())
-    if record:
-        notes.append("Not compared: patients, whose names in a list may be those of any other hospital's.")
     groups = rows["group"].where(rows["group"] != "", rows["path"]) if has_groups else rows["path"]
     labels = rows["label"].map({name: index for index, name in enumerate(trained.classes)})
     probabilities = table.loc[used, [probability(name) for name in trained.classes]].to_numpy(np.float64)
     measured = metrics(
         labels[used].to_numpy(np.int64), probabilities, groups[used].to_numpy(), trained.classes, trained.threshold
     )
-    by = ("file", *(["pixels"] if record and len(record.pictured) else [])) if record else ()
     return Measured(measured, Check(by, int(seen.sum()), tuple(notes)))
+
+
+def _learnt(
+    record: leaks.Record, table: pd.DataFrame, rows: pd.DataFrame, *, other_patients: bool
+) -> tuple["pd.Series[str]", tuple[str, ...], list[str]]:
+    """Why each image of a list was learnt from, or nothing; by what they were compared; and notes on what couldn't be."""
+    found = table["trained_on"].fillna("").str.partition(", ")[2]  # the split comes first
+    by = ("file", *(["pixels"] if len(record.pictured) else []))
+    if "group" not in rows:
+        return (
+            found,
+            by,
+            ["Not compared: patients, whom the list doesn't name; --columns group=COLUMN says where it does."],
+        )
+    if other_patients:
+        return found, by, []
+    alike = leaks.called_alike(record, rows) & (rows["group"] != "") & (table["error"] == "")
+    if (found != "").any():
+        return found.mask(alike & (found == ""), "the same patient"), (*by, "patient"), []
+    # Names such as `002` are given in every hospital, so that by themselves they say nothing.
+    why = "the list and the run's set have no image in common"
+    return found, by, [_taken_for_others(rows.loc[alike, "group"].nunique(), why)] if alike.any() else []
+
+
+def _one_row_an_image(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that say one class of an image, each image once, and a note on those that don't."""
+    blank = rows["label"] == ""
+    labelled = rows[~blank].drop_duplicates()
+    several = labelled["path"].duplicated(keep=False)
+    left_out = {
+        "rows without a class": rows.loc[blank, "path"],
+        "images with several classes or patients": labelled.loc[several, "path"].drop_duplicates(),
+    }
+    notes = [
+        f"Left out, {what}: {len(paths):,}; first: {paths.iloc[0]}" for what, paths in left_out.items() if len(paths)
+    ]
+    return labelled[~several].reset_index(drop=True), notes
+
+
+def _taken_for_others(count: int, why: str) -> str:
+    return f"{count:,} of its patients are called as patients that the run learnt from. They are taken for others, since {why}."
+
+
+def _learnt_from(place: Path, names: "pd.Series[str]", found: "pd.Series[str]") -> ExternalValidationError:
+    """The refusal of images that the run has learnt from; `found` says of each why it is one, or nothing."""
+    same = found != ""
+    kinds = ", ".join(f"{reason}: {(found == reason).sum():,}" for reason in leaks.REASONS if (found == reason).any())
+    fix = "--on-leak drop leaves them out"
+    if (found[same] == "the same patient").all():
+        fix += ", --other-patients says that these are others of the same name"
+    return ExternalValidationError(
+        f"{place}: {same.sum():,} of its {len(found):,} test images ({names[same].iloc[0]}, ...) are among those that the run "
+        f"learnt from, or show the same patients ({kinds}); its figures would be too good. {fix}"
+    )
 
 
 def _unseen(
@@ -173,24 +226,12 @@ def _unseen(
     by_patient = not other_patients and _same_patients(trained, record, rows, dataset.card)
     alike = test.loc[leaks.called_alike(record, test), "group"].nunique()
     if alike and not by_patient and not other_patients:
-        notes.append(
-            f"{alike:,} of its patients are called as patients that the run learnt from. They are taken for others, "
-            "since the two sets have no image in common and their sources lie in different folders."
-        )
+        why = "the two sets have no image in common and their sources lie in different folders"
+        notes.append(_taken_for_others(alike, why))
     found = leaks.find(record, test, dataset.paths(test), by_patient=by_patient)
     same = found != ""
     if same.any() and not drop_leaks:
-        kinds = ", ".join(
-            f"{reason}: {(found == reason).sum():,}" for reason in leaks.REASONS if (found == reason).any()
-        )
-        only_patients = (found[same] == "the same patient").all()
-        fix = "--on-leak drop leaves them out" + (
-            ", --other-patients says that these are others of the same name" if only_patients else ""
-        )
-        raise ExternalValidationError(
-            f"{manifest}: {same.sum():,} of its {len(test):,} test images ({test.loc[same, 'path'].iloc[0]}, ...) are "
-            f"among those that the run learnt from, or show the same patients ({kinds}); its figures would be too good. {fix}"
-        )
+        raise _learnt_from(manifest, test["path"], found)
     if same.all():
         raise ExternalValidationError(
             f"{manifest}: the run has learnt from all of its {len(test):,} test images; give another set"

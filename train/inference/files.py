@@ -13,6 +13,7 @@ from common.lists.lookup import Lookup
 
 # Control characters, also of lines and of writing direction, and what stands for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ADDRESS = re.compile(r"[A-Za-z0-9]{2,}:/[^/]")  # of whose two slashes a path keeps one; a drive is one letter
 _HINT = "Say which columns hold what: --columns path=COLUMN"
 
 
@@ -96,6 +97,8 @@ def _fault(path: Path) -> str:
     """Why a path is no file that can be read, or nothing."""
     if path.is_file():
         return ""
+    if _ADDRESS.match(str(path)) and not os.path.lexists(path):
+        return "an address, which only `augment` reads; copy its images here"
     return "not a regular file" if os.path.lexists(path) else "no such file or folder"
 
 

@@ -81,18 +81,23 @@ def test_evaluate_measures_on_a_list(run: Path, hospital: Path, tmp_path: Path) 
     ("text", "message"),
     [
         ("Image;Finding\n000.png;class7\n", "has the class 'class7', the run knows class0, class1"),
-        ("Image;Finding\n000.png;class0\nward0/000.png;class1\n", "000.png has several classes or patients"),
+        (
+            "Image;Finding\n000.png;class0\nward0/000.png;class1\n001.png;\n",
+            "no image is left to measure the run on. Left out, rows without a class: 1; first: ",
+        ),
         ("Image;Finding\ngone.png;class0\n", "no image is left to measure the run on. 1 of its 1 rows"),
         (
             "Bild;Finding\n000.png;class0\n",
             "has no column 'Image'; it has Bild, Finding. Say which columns hold what: --columns",
         ),
+        ("Image;Finding;patient\n000.png;class0;01\n", "has no column 'Patient'; did you mean patient?"),
     ],
 )
 def test_a_list_that_cannot_be_measured_says_why(run: Path, hospital: Path, text: str, message: str) -> None:
     """One line that names the value and the fix."""
     hospital.write_text(text, encoding="utf-8")
-    result = call("evaluate", run, hospital, "--columns", "path=Image,label=Finding")
+    columns = "path=Image,label=Finding" + (",group=Patient" if "patient" in text else "")
+    result = call("evaluate", run, hospital, "--columns", columns)
     assert result.exit_code == 2
     assert message in result.output.splitlines()[-1]
 
@@ -117,10 +122,46 @@ def test_images_that_were_learnt_from_are_refused_in_a_list_too(image_set: Calla
     result = call("evaluate", run, root / "all.csv")
     assert result.exit_code == 2
     learnt = int((rows["split"] != "test").sum())
-    assert f"{learnt} of its {len(rows)} images" in result.output
+    assert f"{learnt} of its {len(rows)} test images" in result.output
     result = call("evaluate", run, root / "all.csv", "--on-leak", "drop", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["images"], found["leak_check"]["left_out"]) == (len(rows) - learnt, learnt)
     as_set = json.loads(call("evaluate", run, manifest, "--root", root, "--json").stdout)
     assert found["auroc"]["value"] == pytest.approx(as_set["auroc"]["value"])
+
+
+@pytest.mark.slow
+def test_patients_that_were_learnt_from_are_left_out_of_a_list_too(image_set: Callable[..., Path]) -> None:
+    """Where list and set have images in common, a name means one patient in both; else names say nothing."""
+    manifest = image_set(train=6, val=4, test=6)
+    root = manifest.parent.parent
+    run = root / "runs" / "tiny"
+    short = ("--weights", "random", "--epochs", 1, "--fine-tune-epochs", 0, "--engine", "tensorflow")
+    assert call("fit", manifest, "--root", root, *short).exit_code == 0
+    rows = contract.read(manifest)
+    rows["label"] = rows["label"].astype(object)
+    test = rows[rows["split"] == "test"].reset_index(drop=True)
+    learnt = rows[rows["split"] == "train"].reset_index(drop=True)
+    test.loc[0, "group"] = learnt.loc[0, "group"]  # another image of a patient who was learnt from
+    test.loc[1, "label"] = ""
+    columns = ["path", "label", "group"]
+    test[columns].to_csv(root / "others.csv", index=False)
+    found = json.loads(call("evaluate", run, root / "others.csv", "--json").stdout)
+    assert (found["images"], found["leak_check"]["by"]) == (len(test) - 1, ["file", "pixels"])
+    blank, alike = found["leak_check"]["notes"]
+    assert blank.startswith("Left out, rows without a class: 1; first: ")
+    assert alike.startswith(
+        "1 of its patients are called as patients that the run learnt from. They are taken for others"
+    )
+    pd.concat([test, learnt.head(1)])[columns].to_csv(root / "own.csv", index=False)
+    result = call("evaluate", run, root / "own.csv")
+    assert result.exit_code == 2
+    assert "(the same file: 1, the same patient: 1)" in result.output
+    found = json.loads(call("evaluate", run, root / "own.csv", "--on-leak", "drop", "--json").stdout)
+    assert (found["images"], found["leak_check"]["left_out"]) == (len(test) - 2, 2)
+    assert found["leak_check"]["by"] == ["file", "pixels", "patient"]
+    others = json.loads(
+        call("evaluate", run, root / "own.csv", "--on-leak", "drop", "--other-patients", "--json").stdout
+    )
+    assert (others["images"], others["leak_check"]["left_out"]) == (len(test) - 1, 1)
