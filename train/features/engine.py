@@ -6,11 +6,14 @@ OpenVINO can compute in bfloat16 where the processor has it. Activations then di
 
 import contextlib
 import io
+import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import NamedTuple
 
 import keras
@@ -58,8 +61,7 @@ def candidates(wanted: str) -> list[Engine]:
         )
     if wanted == "tensorflow" or not there:
         return [PLAIN]
-    import openvino
-
+    openvino = load_openvino()
     # Also where it has no fast arithmetic for it: on a Xeon with AVX-512 but no AMX it is slower than float32.
     has_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     found = [Engine("openvino", precision) for precision in ("float32", *(("bfloat16",) if has_bfloat16 else ()))]
@@ -84,9 +86,14 @@ def _tensorflow(model: keras.Model) -> Forward:
     return lambda batch: [values.numpy() for values in forward(tf.constant(batch))]
 
 
-def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
-    import openvino
+def load_openvino() -> ModuleType:
+    """OpenVINO, but for the package by which it tells its maker of its use: nothing here reports to anybody."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+    return import_module("openvino")
 
+
+def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
+    openvino = load_openvino()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frozen.xml"
         with contextlib.redirect_stdout(io.StringIO()):  # Keras's export prints notes

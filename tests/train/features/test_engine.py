@@ -1,5 +1,7 @@
 """What the choice of an engine does to a run's predictions on real X-rays."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,24 @@ def test_two_threads_may_run_the_frozen_part_at_once(name: str) -> None:
     for outputs, alone in zip(got, expected, strict=True):
         for one, other in zip(outputs, alone, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Its package for that keeps an identifier in the user's home, and sends what is done: it is not imported."""
+    pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
+    code = """
+import sys
+from train.features import backbone, extract
+from train.features.engine import candidates
+extract.forward(backbone.cut(backbone.load_backbone("resnet50v2", "random", (64, 64), 0), 5), candidates("openvino")[0])
+print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry.")))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env=environment | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True, cwd=Path.cwd()
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert not (tmp_path / "intel").exists()
 
 
 @pytest.mark.slow
