@@ -158,10 +158,14 @@ def _hash(text: str) -> int:
 
 
 def _own_split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
-    """The source's own split of each source where the recipe keeps it; empty for the pool that is shared out."""
+    """The source's own split of each source where the recipe keeps it; empty for the pool that is shared out.
+
+    With val, train is kept too, unless it has to give up some for a test that the source lacks.
+    """
     own = ("test", "val") if recipe.keep_source_val else ("test",)
     split = sources["split"].where(sources["split"].isin(own), "")
-    if recipe.keep_source_val and (split == "val").any():
+    needs_test = recipe.test > 0 and (split != "test").all()
+    if recipe.keep_source_val and (split == "val").any() and not needs_test:
         split = split.where(sources["split"] != "train", "train")
     return split
 

@@ -160,6 +160,11 @@ def warnings(dataset: Dataset) -> list[str]:
             "the manifest is not as it was built: its card has another checksum; if nobody changed it on purpose, "
             "`python -m augment verify` says what is wrong, and --repair mends it"
         )
+    if (dataset.rows["split"] != "test").all():
+        found.append(
+            "the set has no test images: figures are of the validation images, which decide when training stops, and so are too "
+            "good; give test a share (test: 0.2 in the recipe)"
+        )
     if len(val) < 100:
         if isinstance(recipe, dict) and recipe.get("keep_source_val"):
             fix = "; pool val with train and split anew (leave keep_source_val out of the recipe)"

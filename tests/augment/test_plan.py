@@ -201,6 +201,21 @@ def test_the_sources_own_val_folder_is_kept_if_wanted(sources: pd.DataFrame, per
         assert sorted(validating["source"]) == sources.loc[sources["split"] == "val", "source"].tolist()
 
 
+@given(folders(own_val=True, own_test=False), st.sampled_from([0, 0.3]), SEEDS)
+@PROPERTY
+def test_a_source_with_val_and_no_test_gives_up_some_of_its_train(
+    sources: pd.DataFrame, test: float, seed: int
+) -> None:
+    """Val is kept as it is, and train is shared out between train and test, by patient and in each class."""
+    rows = plan(sources, recipe(test=test, seed=seed, keep_source_val=True)).rows
+    by_split = {split: set(of_split["source"]) for split, of_split in rows.groupby("split")}
+    own = {split: set(of_split["source"]) for split, of_split in sources.groupby("split")}
+    assert by_split["val"] == own["val"]
+    assert by_split["train"] | by_split.get("test", set()) == own["train"]
+    tested = rows.loc[rows["split"] == "test", "label"].unique()
+    assert sorted(tested) == (sorted(sources["label"].unique()) if test else [])
+
+
 @given(folders(own_val=True), SEEDS)
 @PROPERTY
 def test_the_sources_val_folder_is_pooled_with_train_otherwise(sources: pd.DataFrame, seed: int) -> None:
