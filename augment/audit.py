@@ -14,6 +14,7 @@ from PIL import Image
 
 from augment.list_format import ListFormat
 from augment.rendering.scheduler import results
+from augment.sources.dicom_tags import GroupTag
 from augment.sources.groups import describe_groups
 from augment.sources.layout import Rejected
 from augment.sources.scan import scan
@@ -68,6 +69,7 @@ def audit(
     workers: int,
     progress: Callable[[int, int], None],
     list_format: ListFormat | None = None,
+    group_tag: GroupTag | None = None,
 ) -> Audit:
     """Look at every image of a source folder.
 
@@ -81,13 +83,14 @@ def audit(
         workers: processes that decode.
         progress: called with (images done, images in all).
         list_format: as `scan` takes it.
+        group_tag: as `scan` takes it.
 
     Raises:
         ScanError: as `scan` has it.
         DispatchError: as `results` has it. An image that crashes its decoder is reported as unreadable instead.
     """
     with ProcessPool(workers, [__name__]) as executor:  # it imports while the sources are read
-        scanned = scan(source, group, workers, list_format=list_format)
+        scanned = scan(source, group, workers, list_format=list_format, group_tag=group_tag)
         images = scanned.sources
         looks, unreadable = _look_at_all(scanned.folder, images, max_pixels, executor, progress)
     seen = images[images["source"].isin(looks)].reset_index(drop=True)
@@ -106,7 +109,8 @@ def audit(
         "height": _spread(look.height for look in found),
         "unreadable": [entry._asdict() for entry in sorted([*scanned.rejected, *unreadable])],
         "groups": seen["group"].nunique(),
-        "groups_unknown": describe_groups(seen, group, scanned.list_format).warning,
+        "groups_unknown": describe_groups(seen, group, scanned.list_format, scanned.tag).warning,
+        "warnings": list(scanned.warnings),
         "groups_in_several_splits": split_groups,
         "byte_identical": same_bytes,
         "pixel_identical": [found for found in same_pixels if found["files"] not in [s["files"] for s in same_bytes]],

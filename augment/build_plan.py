@@ -65,7 +65,7 @@ class BuildPlan(NamedTuple):
         """How the groups of its sources were found, as far as they are readable."""
         sources = self.scanned.sources
         unreadable = sources["source"].isin([entry.source for entry in self.unreadable])
-        return describe_groups(sources[~unreadable], self.recipe.group, self.scanned.list_format)
+        return describe_groups(sources[~unreadable], self.recipe.group, self.scanned.list_format, self.scanned.tag)
 
     @property
     def versions(self) -> dict[str, str]:

@@ -14,6 +14,12 @@ from common.console import as_json, at_root, of_root, one_line_errors, print_jso
 # The stages are imported inside the commands: `--help` should answer in a blink.
 
 _STDOUT = Path("-")
+_group_key = click.option(
+    "--group-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A secret file of 16 bytes or more, with which the patients of the recipe's `group_tag` (DICOM) are hashed.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,12 +71,7 @@ def main() -> None:
     show_default=True,
     help="What to do with an image whose bytes stand in two classes: stop, or leave all its copies out.",
 )
-@click.option(
-    "--group-key",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A secret file of 16 bytes or more, with which the patients of the recipe's `group_tag` (DICOM) are hashed.",
-)
+@_group_key
 @click.option("--dry-run", is_flag=True, help="Decode the sources, say what would be built, and write nothing.")
 @quiet
 @as_json
@@ -209,11 +210,13 @@ def verify(manifest: Path, repair: bool, source: str | None, root: Path | None, 
 @click.option(
     "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that decode.", show_default="one a core"
 )
+@_group_key
 @quiet
 def audit(
     source: str,
     recipe_name: str,
     group: str | None,
+    group_key: Path | None,
     distance: int,
     max_pixels: int | None,
     json_file: Path | None,
@@ -234,6 +237,7 @@ def audit(
 
         from augment import audit as stage
         from augment.recipe import load, resolve
+        from augment.sources.dicom_tags import group_tag
         from common.remote import at
         from manifests.contract import write_atomically
 
@@ -241,7 +245,8 @@ def audit(
         pattern = resolve("audit", {"group": group or recipe.group}, "--group").group
         with progress("looking", "images") as show:
             limit = max_pixels or recipe.max_pixels
-            found = stage.audit(at(source), pattern, distance, limit, workers, show, recipe.list)
+            tag = group_tag(recipe, group_key)
+            found = stage.audit(at(source), pattern, distance, limit, workers, show, recipe.list, tag)
         if json_file == _STDOUT:
             click.get_current_context().params["as_json"] = True
             print_json(found.report)

@@ -74,6 +74,8 @@ def print_audit(report: dict[str, Any]) -> None:
     say(f"{report['images']:,} images of {report['groups']:,} patients (groups) in {report['source']}")
     if report["groups_unknown"]:
         say(f"Patients unknown: {report['groups_unknown']}")
+    for warning in report["warnings"]:
+        say(f"Warning: {warning}.")
     for split, counts in report["counts"].items():
         say(f"  {split:<6} " + ", ".join(f"{label} {count:,}" for label, count in counts.items()))
     largest = {

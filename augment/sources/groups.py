@@ -25,6 +25,7 @@ class Groups(NamedTuple):
     example: str = ""  # a name that the pattern doesn't match
     suggestion: str = ""  # a pattern that would match most names and join several files each
     list_format: ListFormat | None = None  # how the list was read, of a source that is one
+    tag: str = ""  # by which DICOM files were grouped before all else
 
     @property
     def are_known(self) -> bool:
@@ -36,6 +37,11 @@ class Groups(NamedTuple):
         """What to say where names don't match; empty if all do."""
         if self.matched == self.of:
             return ""
+        if self.tag and self.matched:
+            return (
+                f"{self.of - self.matched:,} of {self.of:,} images (such as {self.example}) have no {self.tag}, and nothing else "
+                "names their group, so each of those counts as a patient of its own, and a patient may be in several splits"
+            )
         if self.list_format and self.list_format.group:
             return (
                 f"the column {self.list_format.group} names no group for {self.of - self.matched:,} of {self.of:,} images (not for "
@@ -93,18 +99,21 @@ def groups_of_list(files: pd.DataFrame, pattern: str, default: str) -> list[str]
     return [group or by_path(source) or source for source, group in named]
 
 
-def describe_groups(sources: pd.DataFrame, pattern: str, list_format: ListFormat | None = None) -> Groups:
+def describe_groups(
+    sources: pd.DataFrame, pattern: str, list_format: ListFormat | None = None, tag: str = ""
+) -> Groups:
     """How the groups of some sources were found.
 
     Args:
         sources: of the table that `scan` gives; those that are no images say nothing of names.
         pattern: that their groups were looked for by.
         list_format: how the list was read, of a source that is one.
+        tag: by which DICOM files were grouped, if they were.
     """
     unknown = sources.loc[sources["group"] == sources["source"], "source"]
     names = [name.rpartition("/")[2] for name in unknown]
     example, suggestion = (names[0], _suggest(names)) if names else ("", "")
-    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion, list_format)
+    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion, list_format, tag)
 
 
 def _by_name(source: str, pattern: str) -> str:

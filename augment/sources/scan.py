@@ -49,6 +49,7 @@ class Scan(NamedTuple):
     list_file: Location | None = None
     list_format: ListFormat | None = None
     has_dicom: bool = False
+    tag: str = ""  # by which DICOM files were grouped
     warnings: tuple[str, ...] = ()  # of DICOM headers
 
 
@@ -92,7 +93,8 @@ def scan(
         files["group"] = groups_of_list(files, group, KERMANY)
         hint = f"; its paths are looked up below {folder}, which list.images in the recipe says"
     elif isinstance(source, Path) and not source.is_dir():
-        raise ScanError(f"{source}: no such folder; --source takes a folder with one sub-folder a class, or a list")
+        what = "file" if source.name.lower().removesuffix(".gz").endswith(LISTS) else "folder"
+        raise ScanError(f"{source}: no such {what}; --source takes a folder with one sub-folder a class, or a list")
     elif list_format:
         raise ScanError(f"{source} is a folder, and the recipe reads a list; give --source the list, or set list.files")
     else:
@@ -113,7 +115,10 @@ def scan(
         groups, warnings = groups_and_warnings(folder, names, group_tag, workers, progress)
         by_header = pd.Series(groups, index=files.index[is_dicom], dtype=object)
         files.loc[is_dicom, "group"] = by_header.where(by_header != "", files.loc[is_dicom, "group"])
-    return Scan(files, rejected, _notice(folder), folder, list_file, list_format, bool(is_dicom.any()), tuple(warnings))
+    tag = group_tag.keyword if group_tag and is_dicom.any() else ""
+    return Scan(
+        files, rejected, _notice(folder), folder, list_file, list_format, bool(is_dicom.any()), tag, tuple(warnings)
+    )
 
 
 def _is_list(source: Location, list_format: ListFormat | None) -> bool:

@@ -98,3 +98,25 @@ def test_what_is_no_tag_and_what_is_no_image(clinic: Path, call: Call) -> None:
     assert "ill/broken.dcm: damaged DICOM" in done.output
     (clinic / "set.yaml").write_text(RECIPE.replace("PatientID", "Patient"), encoding="utf-8")
     assert "group_tag 'Patient' is no DICOM keyword" in build(call, clinic, "--group-key", clinic / "key").output
+
+
+def test_files_without_the_tag_are_counted_and_audit_takes_the_key(clinic: Path, call: Call) -> None:
+    """Those whose patients nothing shows; a patient in two splits is found by the tag, without a word of whom."""
+    untagged = (clinic / "source" / "ill" / "IM0000.dcm").rename(clinic / "source" / "ill" / "scan.dcm")
+    untagged.write_bytes(saved(dataset(gray(), PatientID="", BurnedInAnnotation="NO")))
+    done = build(call, clinic, "--group-key", clinic / "key")
+    assert "1 of 12 images (such as scan.dcm) have no PatientID" in done.output
+    assert "pattern" not in done.output
+    for split, numbers in (("train", range(1, 7)), ("test", range(7, 12))):  # 6 and 7 are of one patient
+        for number in numbers:
+            file = next((clinic / "source").glob(f"*/IM{number:04}.dcm"))
+            place = clinic / "by_split" / split / file.parent.name / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(place)
+    looked = ("audit", clinic / "by_split", "--recipe", clinic / "set.yaml")
+    assert "give --group-key FILE" in call(*looked).output
+    done = call(*looked, "--group-key", clinic / "key")
+    assert "11 images of 6 patients" in done.output
+    assert "1 patients in several splits" in done.output
+    assert "don't declare that the patient's identity was removed" in done.output
+    assert not [secret for secret in SECRETS if secret in done.output.encode()]
