@@ -201,19 +201,26 @@ def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None
     known = sorted({finding for cell in rows[given.label].unique() for finding in findings.findings_of(cell, given)})
     for key, finding in (("positive", given.positive), ("negative", given.negative)):
         if finding is not None and finding not in known:
-            listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
             raise ScanError(
                 f"{source}: list.{key} is {finding!r}, and no row has that finding{did_you_mean(finding, known)}; the column "
-                f"{given.label} has {listed}"
+                f"{given.label} has {_first(known)}"
             )
 
 
 def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
-    """Why a row is not looked at: the filter, a split or a group that can't be; empty for a row that is."""
+    """Why a row is not looked at: the filter, a split or a group that can't be; empty for a row that is.
+
+    Raises:
+        ScanError: no row has what a filter wants: it is spelt otherwise.
+    """
     faults: list[tuple[str, dict[str, str]]] = []  # of a column, what is wrong with some of its cells
     for column, values in given.where:
-        wanted = " or ".join(values)
-        others = (cell for cell in rows[column].unique() if cell not in values)
+        wanted, cells = " or ".join(values), sorted(rows[column].unique())
+        if cells and not set(values) & set(cells):
+            raise ScanError(
+                f"list.where: no row has {wanted} as its {column}{did_you_mean(values[0], cells)}; the column has {_first(cells)}"
+            )
+        others = (cell for cell in cells if cell not in values)
         faults.append((column, {cell: f"left out: {column} is {cell!r:.40}, not {wanted}" for cell in others}))
     if isinstance(given.split, str):
         expected = f"expected one of {', '.join(SPLITS)}"
@@ -296,5 +303,9 @@ def _text(cells: Iterable[str], like: "pd.DataFrame | pd.Series[str]") -> "pd.Se
     return pd.Series(list(cells), index=like.index, dtype=object)
 
 
+def _first(names: list[str]) -> str:
+    return ", ".join(name or "blank" for name in names[:12]) + (", ..." if len(names) > 12 else "")
+
+
 def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

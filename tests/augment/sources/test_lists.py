@@ -279,6 +279,11 @@ def test_no_order_of_rows_changes_a_class(rows: list[tuple[str, str]], dice: Any
             {"label": "label", "positive": "0"},
             "list.positive is '0', and no row has that finding; did you mean 0",
         ),
+        (
+            [("path", "label", "view"), ("00.png", "a", "PA"), ("01.png", "b", "")],
+            {"label": "label", "where": {"view": ["AP", "latral"]}},
+            "list.where: no row has AP or latral as its view; the column has blank, PA",
+        ),
         (PLAIN, {"label": "label", "images": "nowhere"}, "nowhere: no such folder; list.images says where"),
         (PLAIN, {"label": "label", "join": "gone.csv"}, "gone.csv: can't be read: No such file or directory"),
         ([("path", "label"), ("00.png", "a/b"), ("01.png", "c")], {}, "the class 'a/b' can't name a folder"),
