@@ -1,6 +1,7 @@
 """What the commands of both programs have in common: one-line errors, progress, `--quiet` and `--json`."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -41,8 +42,11 @@ def say(text: str) -> None:
     if _silent():
         return
     tqdm = sys.modules.get("tqdm")
-    with tqdm.tqdm.external_write_mode() if tqdm else nullcontext():  # a bar that is shown goes on below the line
-        click.echo(text)
+    try:
+        with tqdm.tqdm.external_write_mode() if tqdm else nullcontext():  # a bar that is shown goes on below the line
+            click.echo(text)
+    except BrokenPipeError:  # nobody reads on, as of `| head`: what is being done is done all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(found: Any) -> None:

@@ -29,6 +29,14 @@ _S3 = {
     },
     "use_listings_cache": False,
 }
+_FAULTS = {  # of botocore and aiohttp, by name: neither has to be installed
+    "NoCredentialsError": "no credentials were found",
+    "PartialCredentialsError": "credentials are incomplete",
+    "EndpointConnectionError": "the server can't be reached",
+    "ClientConnectorError": "the server can't be reached",
+    "ConnectTimeoutError": "the server doesn't answer",
+    "ReadTimeoutError": "the server doesn't answer",
+}
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 Result = TypeVar("Result")
 
@@ -110,7 +118,8 @@ def at(place: str | PathLike[str] | Remote) -> Location:
     """
     if isinstance(place, Remote) or "://" not in str(place):
         return place if isinstance(place, Remote) else Path(place)
-    text = str(place)
+    scheme, _, rest = str(place).partition("://")
+    text = f"{scheme.lower()}://{rest}"
     parts = urlsplit(text)
     if parts.scheme == "file":
         return Path(parts.path)
@@ -121,9 +130,9 @@ def at(place: str | PathLike[str] | Remote) -> Location:
         )
     try:
         _system(text)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError) as error:  # fsspec's own words name the package, or say that it knows none
         raise RemoteError(
-            f"{text}: needs packages: python -m pip install -r requirements-remote.txt (s3, https), or fsspec's for {parts.scheme}"
+            f"{text}: needs packages: python -m pip install -r requirements-remote.txt (s3, https); {error}"
         ) from None
     return Remote(text.rstrip("/"))
 
@@ -158,5 +167,8 @@ def _tried(call: Callable[[], Result], address: str) -> Result:
         except MemoryError:
             raise
         except Exception as error:  # of a store's library, a connection, an answer cut off
-            fault = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            fault = (
+                error.strerror if isinstance(error, OSError) and error.strerror else _FAULTS.get(type(error).__name__)
+            )
+            fault = fault or type(error).__name__
     raise OSError(errno.EIO, f"{fault}, in {_TRIES} tries", address)

@@ -1,6 +1,7 @@
 """The command line: help with examples, one line for each error, nothing left behind, and what it prints."""
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -303,6 +304,19 @@ def test_a_wrong_call_says_how_it_should_be(words: list[str]) -> None:
     assert "Error: " in result.stderr
     assert "--help" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_build_goes_on_when_nobody_reads_what_it_prints(folder: Path, environment) -> None:
+    """As before `| head`, which ends after some lines: the set is built all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "augment", "build", "--recipe", "set.yaml", "--source", "source"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(contract.read(folder / "manifests" / "set.csv")) == 45
 
 
 @pytest.mark.slow
