@@ -8,7 +8,6 @@ so that adding or taking away a source moves few others.
 import hashlib
 import re
 import unicodedata
-from collections import Counter
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from augment.fill import FillError, fill, originals
 from augment.recipe import LARGEST, SMALLEST, Recipe
@@ -23,6 +23,7 @@ from augment.sources.layout import Rejected
 from common.errors import UserError
 from manifests.contract import SPLITS
 
+Numbers = NDArray[np.int64]  # one a source
 _UNSAFE = re.compile(r'[<>:"/|?*%]')  # no file system or URL minds the rest; control characters never get here
 
 
@@ -95,11 +96,11 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
         except FillError as error:
             raise PlanError(f"{label} in {split}: {error}") from None
         draw = partial(_drawn, recipe.seed)
-        counts[members], first[members] = fill(sources.loc[members], images, shown, draw)
+        drawn_by = sources.loc[members, ["first_seed", "source_sha256"]]
+        counts[members], first[members] = fill(drawn_by, images, shown, draw)
         reason = f"sampled down: {label} has {len(members):,} sources in {split}, the recipe wants {images:,}"
         left_out += [Rejected(name, reason) for name in sources.loc[members[counts[members] == 0], "source"].tolist()]
-    in_order = np.concatenate([members for _, members in sides])
-    rows = _rows(sources.assign(count=counts, first=first).take(in_order), recipe)
+    rows = _rows(sources, np.concatenate([members for _, members in sides]), counts, first, recipe)
     absent = [
         (split, label)
         for split in SPLITS
@@ -182,10 +183,10 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
             f"val {recipe.val:g} and test {recipe.test:g} are shares of all groups (patients), and leave none to train on; "
             "lower one"
         )
-    pool = sources[split == ""]
+    pool = sources.loc[split == "", ["unit", "group", "label"]]
     names: dict[int, str] = {}  # of each unit, the first of its groups
     labels: dict[int, tuple[str, ...]] = {}
-    for unit, group, label in zip(*(pool[name].tolist() for name in ("unit", "group", "label")), strict=True):
+    for unit, group, label in zip(*(pool[name].tolist() for name in pool), strict=True):
         names[unit] = min(names.get(unit, group), group)
         if label not in labels.setdefault(unit, (label,)):
             labels[unit] = tuple(sorted((*labels[unit], label)))
@@ -295,12 +296,11 @@ def _by_side(sources: pd.DataFrame, labels: list[str]) -> list[tuple[tuple[str, 
     return [((split, label), indices.get((split, label), empty)) for split in SPLITS for label in labels]
 
 
-def _rows(sources: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The rows of the images that sources, in the set's order, give: `count` of each, numbered from `first` on."""
-    count = sources["count"].to_numpy()
-    rows = sources.assign(stem=_stems(sources)).take(np.repeat(np.arange(len(sources)), count))
-    start = sources["first"].to_numpy() - count.cumsum() + count
-    variant = np.arange(len(rows)) + np.repeat(start, count)
+def _rows(sources: pd.DataFrame, order: Numbers, counts: Numbers, first: Numbers, recipe: Recipe) -> pd.DataFrame:
+    """The rows of the images that sources give, in this order of the sources: `counts` of each, numbered from `first` on."""
+    rows = sources.assign(stem=_stems(sources)).take(np.repeat(order, counts[order]))
+    start = first[order] - counts[order].cumsum() + counts[order]
+    variant = np.arange(len(rows)) + np.repeat(start, counts[order])
     ending = "png" if recipe.format == "png" else "jpg"
     splits, labels, stems, checksums = (rows[name].tolist() for name in ("split", "label", "stem", "source_sha256"))
     numbers = variant.tolist()
@@ -326,10 +326,8 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     short = [name if len(name) <= 45 else name.encode()[:180].decode(errors="ignore") for name in names]
     pairs = zip(sources["label"].tolist(), short, strict=True)
     folded = [unicodedata.normalize("NFC", f"{label}/{stem}").casefold() for label, stem in pairs]
-    count = Counter(folded)
+    repeated = pd.Series(folded, dtype=object).duplicated(keep=False).tolist()
     return [
-        f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
-        if count[key] > 1 or stem != name or not stem
-        else stem
-        for path, name, stem, key in zip(paths, names, short, folded, strict=True)
+        f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}" if again or stem != name or not stem else stem
+        for path, name, stem, again in zip(paths, names, short, repeated, strict=True)
     ]

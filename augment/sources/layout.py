@@ -251,6 +251,11 @@ def _files_of_class(
 
 def _files_below(folder: Path | str, source: Path, rejected: list[Rejected]) -> Iterator[os.DirEntry[str]]:
     for entry in _entries(folder):
+        if entry.is_file(follow_symlinks=False) and not name_fault(
+            entry.name
+        ):  # nearly all: a million are soon gone through
+            yield entry
+            continue
         is_folder = entry.is_dir(follow_symlinks=False)
         if not _is_refused(entry, source, rejected, want_file=not is_folder):
             if is_folder:

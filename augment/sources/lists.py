@@ -90,6 +90,7 @@ def _read(
     rows[_LABEL], rows[_REASON] = _labels(rows, given)
     _expect_finding(rows, given, source)
     rows[_OUTSIDE] = _outside(rows, given)
+    rows = rows[[_PATH, _LABEL, _REASON, _SPLIT, _GROUP, _READER, _OUTSIDE]]  # each copy of a column takes its time
     if isinstance(given.split, str):
         rows[_SPLIT] = rows[_SPLIT].map(split_of)
     lookup = Unlisted() if below is None else Lookup(below)

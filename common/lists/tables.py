@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
+from sys import intern
 from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
@@ -72,14 +73,18 @@ def read(path: Path, columns: list[str], hint: str) -> tuple[pd.DataFrame, list[
         places = [names.index(name) for name in columns]
         number = 2  # of a row, as a spreadsheet counts them
         while chunk := list(islice(rows, _CHUNK)):
-            for at, row in enumerate(chunk, number) if any(len(row) != len(names) for row in chunk) else ():
+            for at, row in enumerate(chunk, number) if set(map(len, chunk)) != {len(names)} else ():
                 if any(row) and (len(row) < len(names) or any(row[len(names) :])):
                     rejected.append((f"{path.name}, row {at}", f"has {len(row)} cells, the header {len(names)}"))
                     row.clear()
             number += len(chunk)
             whole = [row for row in chunk if any(row)]  # without blank rows, as spreadsheets leave them
             for column, at in zip(cells, places, strict=True):
-                column.extend(map(str.strip, map(itemgetter(at), whole)))
+                part = list(map(str.strip, map(itemgetter(at), whole)))
+                is_repeating = 2 * len(set(part)) < len(
+                    part
+                )  # then each value is kept once, which saves memory and time
+                column.extend(map(intern, part) if is_repeating else part)
     return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object), rejected
 
 
