@@ -1,7 +1,7 @@
 """The one base of all errors that are the user's to mend, and what their messages have in common."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -18,3 +18,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(name.casefold(), by_folded, 1)
     return f"; did you mean {by_folded[close[0]]}?" if close else ""
+
+
+def first_of(names: Sequence[str], most: int = 12) -> str:
+    """The first names of what may be many, for a message."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

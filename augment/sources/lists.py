@@ -15,7 +15,7 @@ from augment.list_format import SPLITS, ListFormat, template
 from augment.sources import findings
 from augment.sources.findings import Finding
 from augment.sources.layout import NOTICE, Rejected, ScanError, expect_class_names, files_below, split_of
-from common.errors import did_you_mean, printable
+from common.errors import did_you_mean, first_of, printable
 from common.lists import tables
 from common.lists.lookup import Lookup, Unlisted
 from common.remote import Location, Remote
@@ -204,7 +204,7 @@ def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None
         if finding is not None and finding not in known:
             raise ScanError(
                 f"{source}: list.{key} is {finding!r}, and no row has that finding{did_you_mean(finding, known)}; the column "
-                f"{given.label} has {_first(known)}"
+                f"{given.label} has {first_of(known)}"
             )
 
 
@@ -219,7 +219,7 @@ def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
         wanted, cells = " or ".join(values), sorted(rows[column].unique())
         if cells and not set(values) & set(cells):
             raise ScanError(
-                f"list.where: no row has {wanted} as its {column}{did_you_mean(values[0], cells)}; the column has {_first(cells)}"
+                f"list.where: no row has {wanted} as its {column}{did_you_mean(values[0], cells)}; the column has {first_of([cell or 'blank' for cell in cells])}"
             )
         others = (cell for cell in cells if cell not in values)
         faults.append((column, {cell: f"left out: {column} is {cell!r:.40}, not {wanted}" for cell in others}))
@@ -302,10 +302,6 @@ def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, 
 def _text(cells: Iterable[str], like: "pd.DataFrame | pd.Series[str]") -> "pd.Series[str]":
     """A column beside others, of Python's own text: that of pandas is slow to make and to go through."""
     return pd.Series(list(cells), index=like.index, dtype=object)
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(name or "blank" for name in names[:12]) + (", ..." if len(names) > 12 else "")
 
 
 def _normal(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 
-from common.errors import UserError, did_you_mean
+from common.errors import UserError, did_you_mean, first_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -25,7 +25,6 @@ _PARQUET = (".parquet", ".pq")
 LISTS = (".csv", ".tsv", *_PARQUET)  # endings by which a list is known where nothing else says so
 _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _CHUNK = 256  # rows that are taken in at a time: more outlive a round of the garbage collector, which is slow
-_MOST_NAMES = 12  # columns that a message lists
 
 
 class ListError(UserError):
@@ -91,8 +90,8 @@ def read(path: Path, columns: list[str], hint: str) -> tuple[pd.DataFrame, list[
 def _expect(columns: list[str], found: list[str], path: Path, hint: str) -> None:
     for name in columns:
         if name not in found:
-            listed = ", ".join(found[:_MOST_NAMES]) + (", ..." if len(found) > _MOST_NAMES else "")
-            raise ListError(f"{path}: has no column {name!r}{did_you_mean(name, found)}; it has {listed}. {hint}")
+            has = f"it has {first_of(found)}"
+            raise ListError(f"{path}: has no column {name!r}{did_you_mean(name, found)}; {has}. {hint}")
         if found.count(name) > 1:
             raise ListError(f"{path}: has the column {name!r} {found.count(name)} times; rename the others")
 

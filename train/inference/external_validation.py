@@ -168,11 +168,8 @@ def _learnt(
     found = table["trained_on"].fillna("").str.partition(", ")[2]  # the split comes first
     by = ("file", *(["pixels"] if len(record.pictured) else []))
     if "group" not in rows:
-        return (
-            found,
-            by,
-            ["Not compared: patients, whom the list doesn't name; --columns group=COLUMN says where it does."],
-        )
+        unnamed = "Not compared: patients, whom the list doesn't name; --columns group=COLUMN says where it does."
+        return found, by, [unnamed]
     if other_patients:
         return found, by, []
     alike = leaks.called_alike(record, rows) & (rows["group"] != "") & (table["error"] == "")

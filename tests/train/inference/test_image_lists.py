@@ -109,37 +109,40 @@ def test_columns_that_are_none(run: Path, hospital: Path) -> None:
     assert "expected names such as path=Image,label=Finding,group=Patient" in result.output
 
 
-@pytest.mark.slow
-def test_images_that_were_learnt_from_are_refused_in_a_list_too(image_set: Callable[..., Path]) -> None:
-    """A set's own files, in a list beside them: refused, or left out; and a manifest is read as one all the same."""
+@pytest.fixture
+def tiny(image_set: Callable[..., Path]) -> Path:
+    """A run of `fit` on a set of its own."""
     manifest = image_set(train=6, val=4, test=6)
     root = manifest.parent.parent
-    run = root / "runs" / "tiny"
     short = ("--weights", "random", "--epochs", 1, "--fine-tune-epochs", 0, "--engine", "tensorflow")
     assert call("fit", manifest, "--root", root, *short).exit_code == 0
+    return root / "runs" / "tiny"
+
+
+@pytest.mark.slow
+def test_images_that_were_learnt_from_are_refused_in_a_list_too(tiny: Path) -> None:
+    """A set's own files, in a list beside them: refused, or left out; and a manifest is read as one all the same."""
+    root = tiny.parents[1]
+    manifest = root / "manifests" / "tiny.csv"
     rows = contract.read(manifest)
     rows[["path", "label"]].to_csv(root / "all.csv", index=False)
-    result = call("evaluate", run, root / "all.csv")
+    result = call("evaluate", tiny, root / "all.csv")
     assert result.exit_code == 2
     learnt = int((rows["split"] != "test").sum())
     assert f"{learnt} of its {len(rows)} test images" in result.output
-    result = call("evaluate", run, root / "all.csv", "--on-leak", "drop", "--json")
+    result = call("evaluate", tiny, root / "all.csv", "--on-leak", "drop", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["images"], found["leak_check"]["left_out"]) == (len(rows) - learnt, learnt)
-    as_set = json.loads(call("evaluate", run, manifest, "--root", root, "--json").stdout)
+    as_set = json.loads(call("evaluate", tiny, manifest, "--root", root, "--json").stdout)
     assert found["auroc"]["value"] == pytest.approx(as_set["auroc"]["value"])
 
 
 @pytest.mark.slow
-def test_patients_that_were_learnt_from_are_left_out_of_a_list_too(image_set: Callable[..., Path]) -> None:
+def test_patients_that_were_learnt_from_are_left_out_of_a_list_too(tiny: Path) -> None:
     """Where list and set have images in common, a name means one patient in both; else names say nothing."""
-    manifest = image_set(train=6, val=4, test=6)
-    root = manifest.parent.parent
-    run = root / "runs" / "tiny"
-    short = ("--weights", "random", "--epochs", 1, "--fine-tune-epochs", 0, "--engine", "tensorflow")
-    assert call("fit", manifest, "--root", root, *short).exit_code == 0
-    rows = contract.read(manifest)
+    root = tiny.parents[1]
+    rows = contract.read(root / "manifests" / "tiny.csv")
     rows["label"] = rows["label"].astype(object)
     test = rows[rows["split"] == "test"].reset_index(drop=True)
     learnt = rows[rows["split"] == "train"].reset_index(drop=True)
@@ -147,7 +150,7 @@ def test_patients_that_were_learnt_from_are_left_out_of_a_list_too(image_set: Ca
     test.loc[1, "label"] = ""
     columns = ["path", "label", "group"]
     test[columns].to_csv(root / "others.csv", index=False)
-    found = json.loads(call("evaluate", run, root / "others.csv", "--json").stdout)
+    found = json.loads(call("evaluate", tiny, root / "others.csv", "--json").stdout)
     assert (found["images"], found["leak_check"]["by"]) == (len(test) - 1, ["file", "pixels"])
     blank, alike = found["leak_check"]["notes"]
     assert blank.startswith("Left out, rows without a class: 1; first: ")
@@ -155,13 +158,13 @@ def test_patients_that_were_learnt_from_are_left_out_of_a_list_too(image_set: Ca
         "1 of its patients are called as patients that the run learnt from. They are taken for others"
     )
     pd.concat([test, learnt.head(1)])[columns].to_csv(root / "own.csv", index=False)
-    result = call("evaluate", run, root / "own.csv")
+    result = call("evaluate", tiny, root / "own.csv")
     assert result.exit_code == 2
     assert "(the same file: 1, the same patient: 1)" in result.output
-    found = json.loads(call("evaluate", run, root / "own.csv", "--on-leak", "drop", "--json").stdout)
+    found = json.loads(call("evaluate", tiny, root / "own.csv", "--on-leak", "drop", "--json").stdout)
     assert (found["images"], found["leak_check"]["left_out"]) == (len(test) - 2, 2)
     assert found["leak_check"]["by"] == ["file", "pixels", "patient"]
     others = json.loads(
-        call("evaluate", run, root / "own.csv", "--on-leak", "drop", "--other-patients", "--json").stdout
+        call("evaluate", tiny, root / "own.csv", "--on-leak", "drop", "--other-patients", "--json").stdout
     )
     assert (others["images"], others["leak_check"]["left_out"]) == (len(test) - 1, 1)
