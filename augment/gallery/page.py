@@ -17,7 +17,9 @@ from markupsafe import Markup
 
 from augment.building import one_line_faults
 from augment.gallery import summary
-from augment.gallery.ssim import Extremes, extremes, pairs, share, ssim_of_all
+from augment.gallery.drawn import histograms
+from augment.gallery.ssim import Extremes, Likeness, compare, extremes, pairs, share
+from augment.rendering.tasks import Style
 from common import html
 from common.errors import UserError
 from common.images.pixels import UnreadableImage, header
@@ -31,6 +33,9 @@ _STRIP = 6  # variants at either end of a class's strip
 
 class GalleryError(UserError):
     """The page can't be made; the message names what stands in the way and the fix."""
+
+
+Compared = dict[str, Likeness | None]
 
 
 class Shown(NamedTuple):
@@ -67,9 +72,9 @@ def gallery(
     chosen = sample(rows, embed) if embed else rows
     with one_line_faults(out):
         urls = _embedded(chosen["path"], root) if embed else _referenced(chosen["path"], root, out)
-        compared = pairs(chosen, root)
-        ssim = ssim_of_all(compared, executor, progress)
-        page = _page(rows, chosen, card, urls, ssim, _named(manifest, root, private=bool(embed)), bool(embed))
+        recipe = summary.recipe_of(card)
+        likeness = compare(pairs(chosen, root), Style.of(recipe) if recipe else None, executor, progress)
+        page = _page(rows, chosen, card, urls, likeness, _named(manifest, root, private=bool(embed)), bool(embed))
         contract.write_atomically(out, page)
     return Shown(len(chosen), len(rows), sum(not url for url in urls.values()))
 
@@ -130,7 +135,7 @@ def _page(
     chosen: pd.DataFrame,
     card: dict[str, Any],
     urls: dict[str, str],
-    ssim: dict[str, float | None],
+    likeness: Compared,
     manifest: str,
     private: bool,
 ) -> str:
@@ -139,12 +144,13 @@ def _page(
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
     environment.filters["thousands"] = "{:,}".format
     sides = summary.balance(rows, card)
+    ssim = {path: each.ssim if each else None for path, each in likeness.items()}
     return environment.get_template("gallery.html").render(
         style=Markup(style),  # noqa: S704  # our own files; all that comes from a set is escaped
         script=Markup(script),  # noqa: S704
         style_hash=html.policy_hash(style),
         script_hash=html.policy_hash(script),
-        data=_data(chosen, urls, ssim, extremes(chosen, ssim, _STRIP)),
+        data=_data(chosen, urls, likeness, extremes(chosen, ssim, _STRIP)),
         card=card,
         manifest=manifest,
         private=private,
@@ -162,10 +168,25 @@ def _page(
         rejected=summary.rejected(card),
         making=summary.making(card, manifest, private=private),
         likeness=_likeness(chosen, ssim),
+        measures=_measures(likeness),
+        histograms=histograms(rows.loc[rows["variant"] > 0, "transform"], summary.recipe_of(card)),
         groups=summary.groups(card),
         form=summary.image_form(card),
         has_affine="KerasAffine" in str(card.get("recipe")),
     )
+
+
+def _measures(likeness: Compared) -> dict[str, str]:
+    """What isn't geometry, over the compared variants: `0.97 to 1.00, median 0.99`, or shares in percent, by measure."""
+    table = pd.DataFrame([each for each in likeness.values() if each], columns=list(Likeness._fields), dtype=float)
+    if table["aligned"].isna().all():
+        return {}
+    least, median, most = (table.agg(name) for name in ("min", "median", "max"))
+    shares = {
+        name: f"{100 * least[name]:.1f} to {100 * most[name]:.1f} %, median {100 * median[name]:.1f} %,"
+        for name in ("invented", "clipped")
+    }
+    return {"aligned": f"{least['aligned']:.2f} to {most['aligned']:.2f}, median {median['aligned']:.2f}"} | shares
 
 
 def _likeness(rows: pd.DataFrame, ssim: dict[str, float | None]) -> dict[str, Any]:
@@ -182,9 +203,7 @@ def _likeness(rows: pd.DataFrame, ssim: dict[str, float | None]) -> dict[str, An
     } | spread
 
 
-def _data(
-    rows: pd.DataFrame, urls: dict[str, str], ssim: dict[str, float | None], strips: list[Extremes]
-) -> dict[str, Any]:
+def _data(rows: pd.DataFrame, urls: dict[str, str], likeness: Compared, strips: list[Extremes]) -> dict[str, Any]:
     """What the script draws: sources with their images in the manifest's order, short, since there may be many."""
     there = [url for url in urls.values() if url]
     base = os.path.commonprefix(there)  # noqa: RUF071  # of data URLs as well: JPEGs begin alike
@@ -199,13 +218,13 @@ def _data(
             {"split": split, "label": labels.index(label), "name": source, "group": group, "images": []},
         )
         places[path] = (numbers.setdefault((split, source), len(numbers)), len(entry["images"]))
-        value = ssim.get(path)
+        measured = likeness.get(path) or (None,)
         entry["images"].append(
             [
                 variant,
                 urls[path].removeprefix(base) if urls[path] else None,
                 summary.parameters(transform),
-                None if value is None else round(value, 3),
+                *(None if value is None else round(value, 3) for value in measured),
             ]
         )
     return {

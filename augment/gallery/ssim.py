@@ -1,7 +1,8 @@
-"""How like its source each variant came out: SSIM over the written files, and the extremes of each class."""
+"""How like its source each variant came out, by the written files, and the extremes of each class."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 from skimage.metrics import structural_similarity
 
+from augment.rendering.render import geometry_alone
 from augment.rendering.scheduler import results
+from augment.rendering.tasks import Style
 from common.images.pixels import Pixels, UnreadableImage, decode
 
 MOST = 2000  # variants that are compared; of a larger set a sample, since more would say no more of its recipe
@@ -23,6 +26,20 @@ class Pair(NamedTuple):
     path: str  # the variant's in the manifest
     before: str
     after: str
+    seed: int
+
+
+class Likeness(NamedTuple):
+    """How a variant differs from its source: by all, and by what isn't geometry; None where that isn't known.
+
+    `aligned` is the SSIM to the source after the same geometric transforms, `invented` the share of pixels that the
+    source doesn't reach, `clipped` the share that became black or white.
+    """
+
+    ssim: float
+    aligned: float | None = None
+    invented: float | None = None
+    clipped: float | None = None
 
 
 class Extremes(NamedTuple):
@@ -44,8 +61,8 @@ def pairs(rows: pd.DataFrame, root: Path) -> list[Pair]:
     rank = variants.sort_values("sha256", kind="stable").groupby("label").cumcount().sort_index()
     picked = variants[rank < share(variants["label"].value_counts(), MOST)] if len(variants) > MOST else variants
     return [
-        Pair(after, f"{root}/{before}", f"{root}/{after}")
-        for after, before in zip(picked["path"], picked["path_before"], strict=True)
+        Pair(after, f"{root}/{before}", f"{root}/{after}", seed)
+        for after, before, seed in zip(picked["path"], picked["path_before"], picked["seed"], strict=True)
     ]
 
 
@@ -59,13 +76,14 @@ def share(counts: "pd.Series[int]", most: int) -> int:
     return most
 
 
-def ssim_of_all(
-    compared: Sequence[Pair], executor: Executor, progress: Callable[[int, int], None]
-) -> dict[str, float | None]:
-    """The SSIM of each variant to its source, by path, in the order given; None where it can't be computed.
+def compare(
+    compared: Sequence[Pair], style: Style | None, executor: Executor, progress: Callable[[int, int], None]
+) -> dict[str, Likeness | None]:
+    """How like its source each variant is, by path, in the order given; None where that can't be computed.
 
     Args:
         compared: what to compare.
+        style: what the variants were rendered by; None: unknown.
         executor: any `concurrent.futures.Executor` whose workers see the same files.
         progress: called with (variants done, variants in all).
 
@@ -73,14 +91,15 @@ def ssim_of_all(
         DispatchError: as `results` has it.
     """
     batches: Iterator[Sequence[Pair]] = (compared[at : at + _BATCH] for at in range(0, len(compared), _BATCH))
-    found: dict[str, float | None] = {}
-    for batch in results(_ssim_of_batch, batches, executor, lambda pair: pair.after, lambda pair, _: (pair.path, None)):
+    found: dict[str, Likeness | None] = {}
+    of_batch = partial(_compare_batch, style)
+    for batch in results(of_batch, batches, executor, lambda pair: pair.after, lambda pair, _: (pair.path, None)):
         found.update(batch)
         progress(len(found), len(compared))
     return {pair.path: found[pair.path] for pair in compared}
 
 
-def extremes(rows: pd.DataFrame, ssim: dict[str, float | None], most: int) -> list[Extremes]:
+def extremes(rows: pd.DataFrame, ssim: Mapping[str, float | None], most: int) -> list[Extremes]:
     """For each class with compared variants, its `most` least and most like ones; none is among both."""
     labels = dict(zip(rows["path"], rows["label"], strict=True))
     by_label: dict[str, list[tuple[float, str]]] = {}
@@ -95,21 +114,35 @@ def extremes(rows: pd.DataFrame, ssim: dict[str, float | None], most: int) -> li
     return found
 
 
-def _ssim_of_batch(batch: Sequence[Pair]) -> list[tuple[str, float | None]]:
-    return [(pair.path, ssim(Path(pair.before), Path(pair.after))) for pair in batch]
+def _compare_batch(style: Style | None, batch: Sequence[Pair]) -> list[tuple[str, Likeness | None]]:
+    return [(pair.path, likeness(pair, style)) for pair in batch]
 
 
-def ssim(before: Path, after: Path) -> float | None:
-    """The structural similarity (Wang et al. 2004) of two image files, 1 if they are equal.
-
-    None where one can't be read, they differ in size, or are less than 3 pixels wide or high.
-    """
+def likeness(pair: Pair, style: Style | None) -> Likeness | None:
+    """How like a variant is to its source; None where one can't be read, or as `ssim` has it."""
+    before, after = Path(pair.before), Path(pair.after)
     if not (before.is_file() and after.is_file()):  # a pipe would be waited for
         return None
     try:
         first, second = decode(before.read_bytes()), decode(after.read_bytes())
     except (OSError, UnreadableImage):
         return None
+    whole = ssim(first, second)
+    if whole is None or style is None:
+        return None if whole is None else Likeness(whole)
+    try:
+        moved, invented = geometry_alone(first, pair.seed, style)
+    except Exception:  # of a manifest and a card that aren't each other's, whatever a transform raises
+        return Likeness(whole)
+    clipped = max(0.0, _extreme(second) - _extreme(moved))
+    return Likeness(whole, ssim(moved, second), invented, clipped)
+
+
+def ssim(first: Pixels, second: Pixels) -> float | None:
+    """The structural similarity (Wang et al. 2004) of two images, 1 if they are equal.
+
+    None where they differ in size, or are less than 3 pixels wide or high.
+    """
     side = min(*first.shape[:2], _WINDOW)
     if first.shape[:2] != second.shape[:2] or side < 3:
         return None
@@ -118,6 +151,11 @@ def ssim(before: Path, after: Path) -> float | None:
     side -= 1 - side % 2  # the window's side is odd
     channels = 2 if first.ndim == 3 else None
     return float(structural_similarity(first, second, win_size=side, data_range=255, channel_axis=channels))
+
+
+def _extreme(pixels: Pixels) -> float:
+    """The share of black and of white."""
+    return float(np.mean((pixels == 0) | (pixels == 255)))
 
 
 def _rgb(pixels: Pixels) -> Pixels:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from augment.recipe import RECIPES, load, resolve
+from augment.recipe import RECIPES, Recipe, load, resolve
 from manifests.contract import SPLITS
 
 _SAMPLED_DOWN = re.compile(r"sampled down: (?P<label>.*) has [\d,]+ sources in (?P<split>\w+), ")  # plan.py says so
@@ -118,6 +118,15 @@ def source_folder(card: dict[str, Any], *, private: bool) -> str:
     return PurePath(source).name if private and PurePath(source).is_absolute() else source
 
 
+def recipe_of(card: dict[str, Any]) -> Recipe | None:
+    """The recipe in a card; None where it can't be used: a card may come from anyone."""
+    try:
+        settings = dict(card["recipe"])
+        return resolve(str(settings.pop("name")), settings, "the card's recipe")
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
 def making(card: dict[str, Any], manifest: str, *, private: bool) -> Making | None:
     """How the set behind a card is made again; None where the card's recipe can't be used.
 
@@ -126,9 +135,11 @@ def making(card: dict[str, Any], manifest: str, *, private: bool) -> Making | No
         manifest: the manifest's path from where the command is to run.
         private: as `source_folder` has it.
     """
+    recipe = recipe_of(card)
+    if recipe is None:
+        return None
     try:
-        settings = dict(card["recipe"])
-        recipe = resolve(str(settings.pop("name")), settings, "the card's recipe")
+        settings = {key: value for key, value in card["recipe"].items() if key != "name"}
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=60)
         source = str(card.get("list") or source_folder(card, private=private))
         if private:

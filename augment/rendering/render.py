@@ -4,6 +4,7 @@ A source is decoded once, however many variants it has. A variant's every draw c
 that neither the worker nor the order matters.
 """
 
+import copy
 import errno
 import hashlib
 import json
@@ -16,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from augment.recipe import ONE_OF
 from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant, Written
 from augment.rendering.transforms import expect_image, pipeline
 from common.images import memory
@@ -104,6 +106,26 @@ def _transformed(image: Pixels, seed: int, style: Style) -> tuple[Pixels, str]:
             applied.append((step.name, drawn))
     expect_image(image, shape, "the transforms together")
     return image, _describe(applied)
+
+
+def geometry_alone(image: Pixels, seed: int, style: Style) -> tuple[Pixels, float]:
+    """An image after the geometric ones of a variant's transforms, and the share of it that the image doesn't reach.
+
+    That share was invented: by repeating the edge, or filled with a value. What is mirrored there isn't noticed.
+    """
+    streams = np.random.default_rng(seed), random.Random(seed)
+    frame = np.zeros_like(image)
+    frame[[0, -1]] = frame[:, [0, -1]] = 255
+    moved = [image, np.full_like(image, 255), frame]
+    for step in pipeline(style):
+        before = copy.deepcopy(streams)
+        image, drawn = step.apply(image, *streams)
+        kind = next(iter(drawn), "") if step.name == ONE_OF else step.name
+        if drawn and kind in step.geometric:
+            moved = [step.apply(each, *copy.deepcopy(before))[0] for each in moved]
+    image, whole, frame = moved
+    repeated = cv2.morphologyEx((frame >= 254).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    return image, float(np.mean((whole < 254) | (repeated > 0)))
 
 
 def _describe(applied: list[tuple[str, dict[str, Any]]]) -> str:

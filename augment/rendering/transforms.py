@@ -26,15 +26,18 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 class Step(NamedTuple):
     """A transform of a recipe: (image, numpy's stream, Python's stream) -> the image changed, and what was drawn.
 
-    Nothing drawn: the image was left as it is. `p` is how probable a change is; `always` makes it certain.
+    Nothing drawn: the image was left as it is. `p` is how probable a change is; `always` makes it certain. `geometric`
+    are those of the names in it whose transforms move pixels and leave them their values.
     """
 
     name: str
     p: float
     apply: Callable[..., tuple[Pixels, dict[str, Any]]]
+    geometric: frozenset[str]
 
 
 _of_thread = threading.local()
+_NOT_GEOMETRIC = ("Morphological", "NoOp")  # of those that move boxes and masks along with the image
 _TRIALS = 4  # of a transform on either kind of image, before anything is rendered
 
 
@@ -84,7 +87,7 @@ def _one_of(given: dict[str, Any], style: Style) -> Step:
         image, drawn = step.apply(image, numpy_stream, python_stream, always=True)
         return image, {step.name: {key: value for key, value in drawn.items() if key != "shape"}}
 
-    return Step(ONE_OF, p, apply)
+    return Step(ONE_OF, p, apply, frozenset().union(*(step.geometric for step in steps)))
 
 
 def _keras_affine(given: dict[str, Any]) -> Step:
@@ -102,7 +105,7 @@ def _keras_affine(given: dict[str, Any]) -> Step:
         drawn = affine.draw(numpy_stream, *image.shape[:2])
         return warp(image, **drawn), drawn
 
-    return Step(KERAS_AFFINE, affine.p, apply)
+    return Step(KERAS_AFFINE, affine.p, apply, frozenset({KERAS_AFFINE}))
 
 
 def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
@@ -144,7 +147,8 @@ def _of_albumentations(name: str, given: dict[str, Any], style: Style) -> Step:
         transform.set_random_state(numpy_stream, python_stream)
         return transform(image=image, force_apply=always)["image"], transform.get_applied_params()
 
-    return Step(name, transform.p, apply)
+    moves = issubclass(kind, A.DualTransform) and "Dropout" not in " ".join(of.__name__ for of in kind.__mro__)
+    return Step(name, transform.p, apply, frozenset({name} if moves and name not in _NOT_GEOMETRIC else ()))
 
 
 def expect_image(image: np.ndarray, shape: tuple[int, ...], transforms: str) -> None:

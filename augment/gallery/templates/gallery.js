@@ -22,6 +22,7 @@ function element(name, className, text) {
 
 const kindOf = (variant) => (variant === 0 ? "original" : `variant ${variant}`);
 const likeness = (ssim, places) => (ssim === null ? "" : `SSIM ${ssim.toFixed(places)}`);
+const share = (value, of) => (value === undefined || value === null ? "" : `${(100 * value).toFixed(1)} % ${of}`);
 const stem = (source) => source.name.slice(source.name.lastIndexOf("/") + 1);
 
 // A button with an image and what is known of it; in a strip with the source's image beside it.
@@ -93,7 +94,17 @@ function choose() {
     );
     if (images.length) chosen.push([number, images]);
   });
-  return chosen;
+  return sorted(chosen);
+}
+
+// By a measure: each image by itself, without those that weren't compared.
+function sorted(chosen) {
+  const measure = Number(at("order").value);
+  if (!measure) return chosen;
+  const value = ([source, [image]]) => data.sources[source].images[image][measure] ?? null; // null: not compared
+  const single = chosen.flatMap(([source, images]) => images.map((image) => [source, [image]]));
+  const sign = measure > 4 ? -1 : 1; // of shares the largest first
+  return single.filter((one) => value(one) !== null).sort((one, two) => sign * (value(one) - value(two)));
 }
 
 // Sources side by side; one with more images than a line has places goes on in the next.
@@ -118,7 +129,7 @@ function pack(chosen, places) {
 function draw() {
   const top = list.getBoundingClientRect().top;
   const first = Math.max(0, Math.floor((-top - innerHeight) / height));
-  const last = Math.min(lines.length, Math.ceil((2 * innerHeight - top) / height)); // a screen more at either end
+  const last = Math.min(lines.length, Math.ceil((3 * innerHeight - top) / height)); // a screen more above, two below
   const begin = lines[first] ?? parts.length;
   const end = last < lines.length ? lines[Math.max(0, last)] : parts.length;
   const busy = at("pair").open || document.activeElement;
@@ -187,7 +198,7 @@ function show(among, number) {
   shown = { among, number };
   const [source, image] = among[number];
   const { name, label, split, group, images } = data.sources[source];
-  const [variant, url, parameters, ssim] = images[image];
+  const [variant, url, parameters, ssim, aligned, invented, clipped] = images[image];
   const original = images.find((other) => other[0] === 0);
   const two = variant !== 0 && original !== undefined && original[1] !== null && url !== null;
   at("pair-title").textContent = `${name}: ${kindOf(variant)}`;
@@ -199,6 +210,9 @@ function show(among, number) {
   at("facts").textContent = [
     `${data.labels[label]}, ${split}, patient ${group}`,
     likeness(ssim, 3),
+    aligned === undefined || aligned === null ? "" : `SSIM apart from geometry ${aligned.toFixed(3)}`,
+    share(invented, "invented"),
+    share(clipped, "clipped"),
     url === null ? "not on disk" : "",
     parameters,
   ].filter(Boolean).join(". ");
@@ -274,7 +288,7 @@ at("compare").style.setProperty("--aspect", data.aspect);
 document.body.style.setProperty("--aspect", data.aspect);
 strips();
 arrange();
-for (const id of ["split", "label", "kind", "name"]) at(id).addEventListener("input", filter);
+for (const id of ["split", "label", "kind", "order", "name"]) at(id).addEventListener("input", filter);
 at("filters").addEventListener("submit", (event) => event.preventDefault());
 list.addEventListener("click", open);
 list.addEventListener("keydown", walk);

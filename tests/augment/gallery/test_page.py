@@ -21,7 +21,7 @@ from skimage.metrics import structural_similarity
 
 from augment.gallery import summary
 from augment.gallery.page import _likeness, sample
-from augment.gallery.ssim import MOST, extremes, pairs, share, ssim
+from augment.gallery.ssim import MOST, Pair, extremes, likeness, pairs, share
 from manifests import contract
 
 RECIPE = "per_class: 20\naugment: [train, val]\nsize: [32, 24]\nseed: 7\ntransforms: [{KerasAffine: {rotation_range: 9, zoom_range: 0.1}}]\n"
@@ -305,7 +305,8 @@ def test_ssim_is_skimages(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
 
     def between(one: str, other: str) -> float | None:
-        return ssim(tmp_path / f"{one}.png", tmp_path / f"{other}.png")
+        found = likeness(Pair("", f"{tmp_path}/{one}.png", f"{tmp_path}/{other}.png", 0), None)
+        return found and found.ssim
 
     assert between("gray", "gray") == pytest.approx(1)
     assert between("small", "small") == pytest.approx(1)
@@ -352,6 +353,7 @@ def test_of_a_large_set_a_sample_is_compared(tmp_path: Path) -> None:
             "split": "train",
             "source": [f"{number // 2}.png" for number in range(count)],
             "variant": [number % 2 for number in range(count)],
+            "seed": 0,
             "sha256": [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)],
         }
     )

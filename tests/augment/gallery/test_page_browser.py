@@ -150,6 +150,31 @@ def test_a_strip_shows_its_extremes(opened) -> None:
         page.keyboard.press("Escape")
 
 
+def test_images_are_put_in_order_by_what_changed(opened) -> None:
+    """By SSIM the least first, by shares the largest; images without a measure are left out, and filters still hold."""
+    page = opened.page
+    data = json.loads(page.locator("#data").text_content())
+    by = ["of the manifest", "least SSIM", "least SSIM apart from geometry", "most invented", "most clipped"]
+    assert page.locator("#order option").all_text_contents() == by
+    for measure, sign in ((3, 1), (4, 1), (5, -1), (6, -1)):
+        page.locator("#order").select_option(str(measure))
+        tiles = page.locator("#images .tile").evaluate_all(
+            "found => found.map((one) => [Number(one.dataset.source), Number(one.dataset.image)])"
+        )
+        values = [data["sources"][source]["images"][image][measure] for source, image in tiles]
+        images = [image for source in data["sources"] for image in source["images"]]
+        every = [image[measure] for image in images if len(image) > measure and image[measure] is not None]
+        assert values == sorted(every, key=lambda value: sign * value)[: len(values)]
+        assert len(values) > 10
+    page.locator("#label").select_option("1")
+    labels = page.evaluate("order.map(([source]) => data.sources[source].label)")
+    assert page.locator("#count").text_content().startswith(f"{len(labels)} of ")
+    assert set(labels) == {1}
+    page.locator("#images .tile").first.click()
+    assert " % invented" in page.locator("#facts").text_content()
+    assert "SSIM apart from geometry " in page.locator("#facts").text_content()
+
+
 def test_it_works_by_keyboard_alone(opened) -> None:
     """Tab comes to the images, arrows go among them however far, Enter opens, arrows slide, Escape gives back the focus."""
     page, keyboard = opened.page, opened.page.keyboard
