@@ -4,20 +4,21 @@ PYTHON ?= python3
 SOURCE ?= $(if $(wildcard data/chest_xray),data/chest_xray,data/sample)
 ifeq ($(SOURCE),data/sample)
 RECIPE ?= sample
-WEIGHTS ?= random
+BACKBONE ?= demo
 else
 RECIPE ?= even
-WEIGHTS ?= imagenet
 endif
+# The sample is trained on as it is, too, so that its report compares.
+PLAIN := $(if $(filter data/sample=sample,$(SOURCE)=$(RECIPE)),sample-plain)
 XRAYS ?= ../shared/data/chest_xray_full/train
 
 VENV := .venv
 PY := $(VENV)/bin/python
 # The values reach the shell as environment variables, never as text of a command: they may hold spaces and quotes.
-export SOURCE RECIPE WEIGHTS SEED WORKERS EPOCHS XRAYS PYTHON
+export SOURCE RECIPE BACKBONE WEIGHTS SEED WORKERS EPOCHS XRAYS PYTHON
 NAME = "$$(basename "$${RECIPE%.y*ml}")"
 BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
-FIT = $(PY) -m train fit --weights "$$WEIGHTS" $${SEED:+--seed "$$SEED"} \
+FIT = $(PY) -m train fit $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} \
 	$${EPOCHS:+--epochs "$$EPOCHS" --fine-tune-epochs "$$EPOCHS"}
 STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2 runs/even
 
@@ -27,14 +28,17 @@ STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2 runs/ev
 help:  ## Say what there is
 	@echo "make TARGET [SOURCE=folder] [RECIPE=name or file] [SEED=n] [WORKERS=n] [WEIGHTS=imagenet, random or file] [EPOCHS=n]"
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
-	@printf 'Now: SOURCE=%s RECIPE=%s WEIGHTS=%s\n' "$$SOURCE" "$$RECIPE" "$$WEIGHTS"
+	@printf 'Now: SOURCE=%s RECIPE=%s WEIGHTS=%s\n' "$$SOURCE" "$$RECIPE" "$${WEIGHTS:-$${BACKBONE:-imagenet}}"
 
 augment: source  ## Build the set of RECIPE from SOURCE (data/chest_xray, or a synthetic sample)
 	@$(BUILD) --recipe "$$RECIPE"
 
 train: augment  ## Build the set if it isn't there, train on it, report, and say where the results are
+ifdef PLAIN
+	@$(BUILD) --recipe $(PLAIN) && $(FIT) manifests/$(PLAIN).csv
+endif
 	@$(FIT) manifests/$(NAME).csv
-	@$(PY) -m train report runs/$(NAME)
+	@$(PY) -m train report $(addprefix runs/,$(PLAIN)) runs/$(NAME) --out runs/$(NAME)/report.html
 
 study: source  ## Build the study's three sets and an even one, train on each, and with class weights on the first, compare and report
 	@test "$$SOURCE" != data/sample || { echo "make study: give SOURCE=folder, or put the X-rays under data/chest_xray"; exit 2; }
@@ -60,7 +64,7 @@ bench: $(VENV)/ready-dev  ## Measure the builder beside others; XRAYS=folder of 
 	@$(PY) benchmarks/build.py "$$XRAYS"
 
 bench-train: $(VENV)/ready-dev  ## Measure training beside plain Keras, on the set of RECIPE
-	@$(BUILD) --recipe "$$RECIPE" && $(PY) benchmarks/training.py manifests/$(NAME).csv --weights "$$WEIGHTS"
+	@$(BUILD) --recipe "$$RECIPE" && $(PY) benchmarks/training.py manifests/$(NAME).csv $${WEIGHTS:+--weights "$$WEIGHTS"}
 
 lint: $(VENV)/ready-dev
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy \

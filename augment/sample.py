@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from common.errors import UserError
+from manifests.contract import SAMPLE_NOTICE
 
 COUNTS = {
-    "train/NORMAL": 30, "train/PNEUMONIA": 90,
+    "train/NORMAL": 40, "train/PNEUMONIA": 160,
     "val/NORMAL": 8, "val/PNEUMONIA": 8,
-    "test/NORMAL": 16, "test/PNEUMONIA": 24,
+    "test/NORMAL": 120, "test/PNEUMONIA": 180,
 }  # fmt: skip
 _WIDTH, _HEIGHT = 600, 480  # of the canvas
 _VIEW = (480, 360)  # what an image shows of it; the margin keeps the edge out of a turned or shifted image
@@ -84,7 +85,7 @@ def draw(folder: Path, seed: int = 0) -> int:
                 film = body + lungs * (rng.uniform(0.5, 1.5) * vessels + rng.uniform(0.7, 1.2) * opacity)
                 _, jpeg = cv2.imencode(".jpeg", _expose(film, rng), [cv2.IMWRITE_JPEG_QUALITY, 90])
                 (drawn / place / name).write_bytes(jpeg.tobytes())
-        notice = f"Synthetic chest phantoms drawn by Evenset (seed {seed}): not X-rays, no patients.\n"
+        notice = f"{SAMPLE_NOTICE} (seed {seed}): not X-rays, no patients.\n"
         (drawn / "NOTICE").write_text(notice, encoding="utf-8")
         drawn.replace(folder)
     return sum(COUNTS.values())

@@ -23,6 +23,7 @@ COLUMNS = (
     "width", "height", "source_sha256", "sha256",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
+SAMPLE_NOTICE = "Synthetic chest phantoms drawn by Evenset"  # how the notice of the built-in sample begins
 _NUMBERS = {"variant": 0, "seed": 0, "width": 1, "height": 1}  # column -> smallest value
 _DIGESTS = ("source_sha256", "sha256")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.console import progress, say
 from train.console import import_tensorflow
-from train.settings import Settings
+from train.settings import DEMO, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +74,10 @@ def fit(
     dataset = datasets.read(manifest, base, positive)
     if settings.sensitivity is not None and len(dataset.classes) > 2:
         raise fitting.FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
+    if settings.backbone == "demo" and not dataset.is_sample:
+        raise fitting.FitError(
+            f"--backbone demo is for the built-in sample only, and {manifest} is of other images; take resnet50v2, the default"
+        )
     folder = Path(run) if run else base / "runs" / manifest.stem
     cache = Path(cache) if cache else base / "data" / "activations"
     with model.strategy().scope():
@@ -283,6 +287,8 @@ def _print_set(description: dict[str, Any], reason: str, warnings: list[str]) ->
         say(description["notice"])
     for warning in warnings:
         say(f"Note: {warning}")
+    if description["backbone"] == "demo":
+        say(DEMO)
     if description["weights"] == "random":
         say("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
 

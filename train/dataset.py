@@ -42,6 +42,11 @@ class Dataset(NamedTuple):
         """The positive one of two classes."""
         return self.classes[1] if len(self.classes) == 2 else None
 
+    @property
+    def is_sample(self) -> bool:
+        """Whether it was built from the built-in sample."""
+        return str(self.card.get("notice") or "").startswith(contract.SAMPLE_NOTICE)
+
     def of(self, split: str) -> pd.DataFrame:
         """The rows of one split."""
         return self.rows[self.rows["split"] == split]

@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 
 
+# What is said of the demo's network wherever a run with it is shown.
+DEMO = (
+    "The demo's backbone is a small network that was pretrained on shapes drawn by a program. It is there to show, in a "
+    "minute and offline, how Evenset works."
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a run is decided by, beside the set and the backbone's weights."""
@@ -19,3 +26,8 @@ class Settings:
     calibrate: bool = False
     sensitivity: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """The demo network's weights are its own, not ImageNet's."""
+        if self.backbone == "demo" and self.weights == "imagenet":
+            object.__setattr__(self, "weights", "demo")

@@ -28,8 +28,9 @@ _DEFAULTS = Settings()
 @click.option(
     "--backbone",
     default=_DEFAULTS.backbone,
-    type=click.Choice(["resnet50v2", "resnet101v2", "resnet152v2"]),
-    help="The network under the new dense layer: ResNetV2 with 50, 101 or 152 layers.",
+    type=click.Choice(["resnet50v2", "resnet101v2", "resnet152v2", "demo"]),
+    help="The network under the new dense layer: ResNetV2 with 50, 101 or 152 layers; demo: a small one with weights of "
+    "its own, for the built-in sample only.",
     show_default=True,
 )
 @click.option(
@@ -137,7 +138,7 @@ def fit(
     \b
     Example:
       python -m train fit manifests/augment1.csv
-      python -m train fit manifests/sample.csv --weights random --epochs 3 --fine-tune-epochs 3
+      python -m train fit manifests/sample.csv --backbone demo
     """
     with one_line_errors(RESUME):
         settings = Settings(**{name: options[name] for name in options.keys() - {"quiet", "as_json"}})

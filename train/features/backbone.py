@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
+from train.demo import network as demo
 
 BACKBONES = {
+    demo.NAME: demo.network,  # for the built-in sample only
     "resnet50v2": keras.applications.ResNet50V2,
     "resnet101v2": keras.applications.ResNet101V2,
     "resnet152v2": keras.applications.ResNet152V2,
@@ -39,7 +41,8 @@ def load_backbone(name: str, weights: str, size: tuple[int, int], seed: int) -> 
 
     Args:
         name: one of BACKBONES.
-        weights: `imagenet` (downloaded by Keras), `random` (drawn from `seed`) or a weights file.
+        weights: `imagenet` (downloaded by Keras), `demo` (the demo network's own), `random` (drawn from `seed`) or a weights
+            file.
         size: (width, height) of the images.
         seed: what random weights are drawn from.
 
@@ -60,7 +63,7 @@ def load_backbone(name: str, weights: str, size: tuple[int, int], seed: int) -> 
         else:
             backbone = BACKBONES[name](include_top=False, weights=None, input_shape=shape)
             if weights != "random":
-                _load(backbone, Path(weights))
+                _load(backbone, demo.WEIGHTS if weights == demo.NAME else Path(weights))
     except ModelError:
         raise
     except Exception as error:  # urllib's, Keras's and TensorFlow's own, by version

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from manifests.balance import unevenness
+from manifests.contract import SAMPLE_NOTICE
 from train.evaluation.results import Finished
+from train.settings import DEMO
 
 USE = (
     "Meant for studying how balancing, augmenting and fine-tuning act on a classifier of such images, and for teaching.",
@@ -23,7 +25,6 @@ _EVIDENCE = (
     "outside the body, at a letter or an edge, is a warning."
 )
 _KERMANY = re.compile(r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)")
-_SYNTHETIC = "Synthetic chest phantoms drawn by Evenset"
 
 
 class Card(NamedTuple):
@@ -148,7 +149,7 @@ def _by_validation(run: Finished) -> str:
 
 def _of_the_data(run: Finished) -> str:
     groups = run.predictions["group"].astype(str) if "group" in run.predictions else pd.Series(dtype=str)
-    if str(run.settings.get("notice") or "").startswith(_SYNTHETIC):
+    if str(run.settings.get("notice") or "").startswith(SAMPLE_NOTICE):
         return "The images are phantoms drawn by a program. What is trained on them shows that the machinery works, no more."
     if len(groups) and groups.str.fullmatch(_KERMANY).mean() > 0.99:
         return (
@@ -167,6 +168,8 @@ def _of_the_weights(run: Finished) -> str:
     weights = run.settings.get("weights")
     if weights == "random":
         return "The backbone began with random weights and has learnt next to nothing: expect no more than chance."
+    if run.settings.get("backbone") == "demo":
+        return f"{DEMO} Nothing about a ResNet50V2, or about images of your own, follows from its numbers."
     if weights != "imagenet" and run.study:
         return "The backbone's weights are not those of the original study, so its numbers are no measure of this run."
     return "Other weights to begin with, another seed or other versions of the packages give other numbers."
