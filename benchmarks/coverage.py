@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from train.evaluation import compare as difference
 from train.evaluation import metrics
+from train.evaluation.phase_metrics import Estimate
 
 LIKENESS = 0.6  # of the images of a patient: the share of the variance that they have in common
 THRESHOLD = 0.4
@@ -71,22 +72,23 @@ def truth(sample: Sample) -> dict[str, float]:
     }
 
 
-def intervals(sample: Sample, classes: int) -> dict[str, dict[str, Any]]:
-    """What the program gives for the same figures: {value, low, high} each."""
+def intervals(sample: Sample, classes: int) -> dict[str, Estimate]:
+    """What the program gives for the same figures."""
     names, groups = tuple(f"{index}" for index in range(classes)), sample.patients.astype(str)
     threshold = THRESHOLD if classes == 2 else None
     first, second = (
         metrics.metrics(sample.labels, probabilities, groups, names, threshold)
         for probabilities in (sample.first, sample.second)
     )
-    found = {name: second[name] for name in metrics.RANKED} | {"ece, calibrated": first["ece"]}
-    for point, decided in second["decisions"].items():
-        found |= {f"{name} {point}": decided[name] for name in metrics.DECIDED}
-    for label, of_class in second.get("per_class", {}).items():
-        found |= {f"{name} of {label}": figure for name, figure in of_class.items()}
+    found = {name: getattr(second, name) for name in metrics.RANKED} | {"ece, calibrated": first.ece}
+    for point, decided in second.decisions.items():
+        found |= {f"{name} {point}": getattr(decided, name) for name in metrics.DECIDED}
+    for label, of_class in second.per_class.items():
+        found |= {f"{name} of {label}": getattr(of_class, name) for name in metrics.OF_CLASS}
     for row in compare(sample, names):
         if row["figure"] in ("AUROC", "accuracy at 0.5", "accuracy, most probable"):
-            found[f"difference of {row['figure'].split(',')[0].split(' ')[0]}"] = row | {"value": row["difference"]}
+            name = f"difference of {row['figure'].split(',')[0].split(' ')[0]}"
+            found[name] = Estimate(row["difference"], row["low"], row["high"])
     return found
 
 
@@ -107,8 +109,8 @@ def coverage(patients: int, classes: int, repeats: int, true: dict[str, float]) 
     for repeat in range(repeats):
         sample = draw(patients, classes, np.random.default_rng((patients, classes, repeat)))
         for name, figure in intervals(sample, classes).items():
-            if figure["low"] is not None and np.isfinite(figure["low"]):
-                held[name].append(figure["low"] - 1e-6 <= true[name] <= figure["high"] + 1e-6)
+            if figure.low is not None and figure.high is not None and np.isfinite(figure.low):
+                held[name].append(figure.low - 1e-6 <= true[name] <= figure.high + 1e-6)
     return {name: float(np.mean(each)) for name, each in held.items()}
 
 

@@ -7,13 +7,14 @@ most of the runs cheap. What was trained before is not trained again.
 
 import argparse
 import itertools
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from train.evaluation import results  # after the path to it
 
 LAYERS = (5, 15)  # the last convolution, or the whole last block
 RATES = (1e-5, 1e-4)
@@ -27,19 +28,6 @@ def trained(manifest: Path, weights: str, layers: int, rate: float) -> Path:
     command = [sys.executable, "-m", "train", "fit", str(manifest.resolve()), "--root", str(root), "--run", str(run)]
     subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return run
-
-
-def figures(run: Path, phase: str, split: str) -> dict[str, Any]:
-    """The metrics of one split of a run."""
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))[phase][split]
-    return metrics
-
-
-def shown(figure: dict[str, Any]) -> str:
-    """With its interval, or why there is none."""
-    if figure["low"] is None:
-        return str(figure["reason"])
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
 def main() -> None:
@@ -59,15 +47,14 @@ def main() -> None:
             line = f"| {' | '.join(name)} | {phase} | "
             if any(line == before for _, before, _, _ in tried):
                 continue  # the frozen phase is the same whatever comes after it
-            of_val = figures(run, phase, "val")
-            tried.append((of_val["auroc"]["value"], line, run, phase))
-            balanced = of_val["decisions"]["chosen"]["balanced_accuracy"]
-            print(f"{line}{shown(of_val['auroc'])} | {shown(balanced)} |", flush=True)
+            of_val = results.read(run).metrics[phase].val
+            tried.append((of_val.auroc.value or 0.0, line, run, phase))
+            print(f"{line}{of_val.auroc} | {of_val.decisions['chosen'].balanced_accuracy} |", flush=True)
     _, line, run, phase = max(tried, key=lambda each: each[0])
-    test = figures(run, phase, "test")
-    print(f"\nValidation chose {line} of {len(tried)}. On test: AUROC {shown(test['auroc'])}")
-    for way, decided in test["decisions"].items():
-        print(f"  at {way}: accuracy {shown(decided['accuracy'])}, balanced {shown(decided['balanced_accuracy'])}")
+    test = results.read(run).metrics[phase].measured
+    print(f"\nValidation chose {line} of {len(tried)}. On test: AUROC {test.auroc}")
+    for way, decided in test.decisions.items():
+        print(f"  at {way}: accuracy {decided.accuracy}, balanced {decided.balanced_accuracy}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What notebooks and the command line call: `train.fit`, `train.compare`, `train.report`, `train.predict`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def fit(
         positive: the positive one of two classes; None: chosen by its name.
 
     Returns:
-        The run: `metrics` and `settings` as in metrics.json and settings.json, `history` (a row an epoch) and
+        The run: `metrics` by phase (`metrics["fine-tuned"].test.auroc.value`), `settings` as in settings.json, `history` (a row an epoch) and
         `predictions` (a row a held-out image and phase) as DataFrames.
 
     Raises:
@@ -242,8 +243,7 @@ def _measure(
     model.apply_temperature(fitted.head, last.temperature)
     threshold = last.threshold.value if last.threshold else None
     compared = augmentation.measure(dataset, kept, phase, part.tail, fitted.head, threshold)
-    if compared:
-        last.metrics["augmentation"] = compared
+    judged[phase] = last._replace(metrics=replace(last.metrics, augmentation=compared))
     run_folder.write(folder, fitted, judged, dataset)
 
 

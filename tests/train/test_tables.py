@@ -87,7 +87,7 @@ def test_classes_that_look_like_numbers_stay_classes(
     assert set(run.predictions["label"]) == set(classes)
     found = compare.differences([run], lambda *_: None).set_index("figure")
     assert np.isfinite(found[["difference", "low", "high"]].to_numpy()).all()
-    measured = [phase["test"]["auroc"]["value"] for phase in run.metrics.values()]
+    measured = [phase.test.auroc.value for phase in run.metrics.values()]
     assert found.loc["AUROC", "difference"] == pytest.approx(measured[1] - measured[0], abs=2e-6)
     assert set(curves.scored(run, "frozen").labels) == {0, 1}
     page.write([folder], tmp_path, tmp_path / "report.html", lambda *_: (None, "no model"), lambda *_: None)

@@ -153,11 +153,12 @@ def fit(
             positive=positive,
         )
         from train.evaluation import results
+        from train.evaluation.phase_metrics import to_json
 
     from manifests.contract import root_of
 
     folder = run or root_of(manifest, root) / "runs" / manifest.stem
-    print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": finished.metrics})
+    print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": to_json(finished.metrics)})
     say(table(results.summary(finished)))
     say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")
     say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")

@@ -144,6 +144,7 @@ def evaluate(
         import_tensorflow()
         from manifests.contract import is_manifest, root_of
         from train.evaluation import results
+        from train.evaluation.phase_metrics import to_json
         from train.inference import external_validation
         from train.inference import predictor as runs
         from train.inference.files import is_list
@@ -160,7 +161,7 @@ def evaluate(
                 measured = external_validation.measure(
                     trained, manifest, base, show, drop_leaks=drop_leaks, other_patients=other_patients
                 )
-    print_json(measured.metrics | {"leak_check": measured.check._asdict()})
+    print_json(to_json(measured.metrics) | {"leak_check": measured.check._asdict()})
     say(table(results.figures(measured.metrics, trained.threshold, f"{run} on {manifest}")))
     if measured.check.left_out:
         say(f"Left out, since the run has learnt from them or from their patients: {measured.check.left_out:,} images")

@@ -76,11 +76,13 @@ def dots(rng: np.random.Generator) -> Film:
 def tree(rng: np.random.Generator) -> Film:
     """Lines that fork and thin out."""
     film = _empty()
-    branches = [(np.array(_point(rng)), rng.uniform(0, 2 * np.pi), rng.uniform(3, 5)) for _ in range(rng.integers(1, 5))]
+    branches = [
+        (np.array(_point(rng)), rng.uniform(0, 2 * np.pi), rng.uniform(3, 5)) for _ in range(rng.integers(1, 5))
+    ]
     for start, angle, width in branches:  # the list grows while it is read
         end = start + rng.uniform(6, 16) * np.array([np.cos(angle), np.sin(angle)])
-        ends = [np.rint(point).astype(int).tolist() for point in (start, end)]
-        cv2.line(film, *ends, 1.0, max(1, round(width)), cv2.LINE_AA)
+        (x, y), (to_x, to_y) = np.rint(start).astype(int).tolist(), np.rint(end).astype(int).tolist()
+        cv2.line(film, (x, y), (to_x, to_y), 1.0, max(1, round(width)), cv2.LINE_AA)
         if width > 1:
             branches.append((end, angle + rng.normal(0, 0.3), width - 0.5))
             branches += [(end, angle + rng.choice([-0.7, 0.7]), width - 0.8)] if rng.random() < 0.35 else []

@@ -17,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 from train.dataset import Dataset
 from train.evaluation.intervals import bootstrap, interval
-from train.evaluation.metrics import Ranked, decisions, described
+from train.evaluation.metrics import Ranked, decisions
+from train.evaluation.phase_metrics import Augmentation, Estimate, Means, OfAugmentation
 from train.features.activations import Activations, Floats, Share, probabilities
 
 MOST = 500  # images of either kind and of a class that are compared: more would hardly narrow the intervals
@@ -32,7 +33,7 @@ def measure(
     tail: keras.Model,
     head: keras.layers.Dense,
     threshold: float | None,
-) -> dict[str, Any] | None:
+) -> Augmentation | None:
     """Compare the augmented images of each class with its originals; None if no class has both kinds.
 
     Validation images are compared if each class has both kinds there, and else training images, which the model has
@@ -47,12 +48,11 @@ def measure(
         threshold: with two classes, the one that was chosen.
 
     Returns:
-        `split`, the `precision` of the activations (training images have that of training), and by class in `classes`: the numbers of `originals` and `augmented` images and of their `patients`;
-        `probe`, the AUROC with which logistic regression on the frozen backbone's pooled output distinguishes augmented images
-        from originals of other patients; `score`, the AUROC of the model's predicted probability (of the positive class;
-        of several classes, of the image's own) for distinguishing them, above 0.5 where augmented images get the higher one;
-        and the mean predicted probability and the share of right decisions of either kind. AUROCs are {value, low,
-        high}, or None with a `reason`.
+        `precision` is that of the activations: training images have that of training. Of a class, `probe` is the AUROC with
+        which logistic regression on the frozen backbone's pooled output distinguishes augmented images from originals of
+        other patients; `score` the AUROC of the model's predicted probability (of the positive class; of several classes,
+        of the image's own) for distinguishing them, above 0.5 where augmented images get the higher one; `probability` the
+        mean predicted probability and `right` the share of right decisions of either kind.
     """
     split, share = _compared(dataset, activations)
     if split is None:
@@ -70,7 +70,7 @@ def measure(
     for index, label in enumerate(dataset.classes):
         of = labels == index
         found[label] = _of_class(augmented[of], groups[of], pooled[of], scores[of], right[of])
-    return {"split": split, "precision": share.features.engine.precision, "classes": found}
+    return Augmentation(split, share.features.engine.precision, found)
 
 
 def _compared(dataset: Dataset, activations: Activations) -> tuple[str | None, Share]:
@@ -92,35 +92,31 @@ def _sample(rows: pd.DataFrame) -> NDArray[np.int64]:
 
 def _of_class(
     augmented: NDArray[np.bool_], groups: NDArray[Any], pooled: Floats, scores: Floats, right: NDArray[np.bool_]
-) -> dict[str, Any]:
+) -> OfAugmentation:
     """What `measure` says of a class."""
     kinds = {"original": ~augmented, "augmented": augmented}
     counts = {name: int(kind.sum()) for name, kind in kinds.items()}
-    found: dict[str, Any] = {
-        "originals": counts["original"],
-        "augmented": counts["augmented"],
-        "patients": len(set(groups)),
-    }
+    images = (counts["original"], counts["augmented"], len(set(groups)))
     of_either = {name: len(set(groups[kind])) for name, kind in kinds.items()}
     if min(counts.values()) < _LEAST or min(of_either.values()) < _FOLDS:
         few = min(counts, key=lambda name: counts[name])
         reason = f"{counts[few]} {few} images of {of_either[few]} patients are too few"
-        undefined = described(np.nan, np.nan, np.nan, reason)
-        return found | {"probe": undefined, "score": undefined}
+        undefined = Estimate(None, None, None, reason)
+        return OfAugmentation(*images, undefined, undefined)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     folds = StratifiedGroupKFold(_FOLDS)
     scored = cross_val_predict(probe, pooled, augmented, groups=groups, cv=folds, method="decision_function")
-    found |= {"probe": _auroc(augmented, scored, groups), "score": _auroc(augmented, scores, groups)}
-    found["probability"] = {name: round(float(scores[kind].mean()), 6) for name, kind in kinds.items()}
-    found["right"] = {name: round(float(right[kind].mean()), 6) for name, kind in kinds.items()}
-    return found
+    means = (
+        Means(*(round(float(values[kind].mean()), 6) for kind in (~augmented, augmented))) for values in (scores, right)
+    )
+    return OfAugmentation(*images, _auroc(augmented, scored, groups), _auroc(augmented, scores, groups), *means)
 
 
-def _auroc(augmented: NDArray[np.bool_], scores: Floats, groups: NDArray[Any]) -> dict[str, Any]:
+def _auroc(augmented: NDArray[np.bool_], scores: Floats, groups: NDArray[Any]) -> Estimate:
     """With its 95 % interval by resampling the patients."""
     names, patients = np.unique(groups, return_inverse=True)
     ranking = Ranked(augmented, scores)
     value = float(ranking.areas(np.ones(len(scores)))[0])
     drawn = bootstrap(lambda weights: {"auroc": ranking.areas(weights)[0]}, patients)["auroc"]
     low, high = interval(value, drawn, len(names))
-    return described(value, low, high, "")
+    return Estimate.of(value, low, high, "")

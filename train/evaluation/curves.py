@@ -72,7 +72,7 @@ def scored(run: Finished, phase: str) -> Scored:
     Raises:
         ResultsError: predictions.csv is not as `fit` writes it.
     """
-    split = "test" if "test" in run.metrics[phase] else "val"
+    split = run.metrics[phase].split
     classes = tuple(run.settings["classes"])
     try:
         chosen = (run.predictions["phase"] == phase) & (run.predictions["split"] == split)

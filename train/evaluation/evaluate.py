@@ -1,6 +1,6 @@
 """Probabilities of each phase -> threshold and temperature by validation, a run's metrics, and its predictions."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,21 +8,17 @@ import pandas as pd
 from train import tables
 from train.dataset import Dataset
 from train.evaluation.metrics import Floats, decisions, metrics
-from train.evaluation.thresholds import Threshold, choose_threshold, is_at_limit, temperature, with_temperature
+from train.evaluation.phase_metrics import Calibration, Metrics, PhaseMetrics, Scores, Threshold
+from train.evaluation.thresholds import choose_threshold, is_at_limit, temperature, with_temperature
 
 
 class Judged(NamedTuple):
-    """The results of a phase: `probabilities` of the held-out images, shape (images, classes), after temperature scaling.
-
-    `metrics` has, of val and of test if there is one, what `metrics.metrics` gives; with two classes `threshold`
-    ({value, interval: [above, up to], chosen_by}); with calibration `calibration` ({temperature, val_before,
-    test_before}, and a reason where validation determines no temperature).
-    """
+    """The results of a phase: `probabilities` of the held-out images, shape (images, classes), after temperature scaling."""
 
     probabilities: Floats
     temperature: float  # 1 without scaling
     threshold: Threshold | None  # None with more than two classes
-    metrics: dict[str, Any]
+    metrics: PhaseMetrics
 
 
 def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivity: float | None) -> Judged:
@@ -40,29 +36,28 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
     labels, groups = dataset.labels(rows), rows["group"].to_numpy()
     of_split = {split: (rows["split"] == split).to_numpy() for split in ("val", "test")}
     val = of_split["val"]
-    measured: dict[str, Any] = {}
-    scale = 1.0
+
+    def measured(probabilities: Floats, threshold: Threshold | None) -> dict[str, Metrics]:
+        value = threshold.value if threshold else None
+        return {
+            split: metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split)
+            for split, chosen in of_split.items()
+            if chosen.any()
+        }
+
+    scale, calibration = 1.0, None
     if calibrate:
         scale = temperature(labels[val], probabilities[val])
-        measured["calibration"] = {"temperature": round(scale, 6)}
-        if is_at_limit(scale):
-            measured["calibration"]["reason"] = "the limit of the search: validation determines no temperature"
-        for split, chosen in of_split.items():
-            if chosen.any():
-                before = metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, None, split)
-                measured["calibration"][f"{split}_before"] = {name: before[name] for name in ("brier", "ece")}
+        reason = "the limit of the search: validation determines no temperature" if is_at_limit(scale) else ""
+        before = {split: Scores(each.brier, each.ece) for split, each in measured(probabilities, None).items()}
+        calibration = Calibration(
+            temperature=round(scale, 6), reason=reason, val_before=before["val"], test_before=before.get("test")
+        )
         probabilities = with_temperature(probabilities, scale)
-    threshold = None
-    if len(dataset.classes) == 2:
-        threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity)
-        measured["threshold"] = threshold._asdict()
-    for split, chosen in of_split.items():
-        if chosen.any():
-            value = threshold.value if threshold else None
-            measured[split] = metrics(
-                labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split
-            )
-    return Judged(probabilities, scale, threshold, measured)
+    threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity) if len(dataset.classes) == 2 else None
+    after = measured(probabilities, threshold)
+    found = PhaseMetrics(calibration=calibration, threshold=threshold, val=after["val"], test=after.get("test"))
+    return Judged(probabilities, scale, threshold, found)
 
 
 def predictions(dataset: Dataset, judged: dict[str, Judged]) -> pd.DataFrame:

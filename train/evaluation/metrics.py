@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.evaluation.intervals import bootstrap, calibration_error_interval, interval
+from train.evaluation.phase_metrics import ClassMetrics, Estimate, Metrics, OperatingPoint
 
 BINS = 15  # of the expected calibration error
 RANKED = ("auroc", "auprc", "brier", "ece")  # need no decision
@@ -68,13 +69,12 @@ def metrics(
     classes: tuple[str, ...],
     threshold: float | None,
     split: str = "test",
-) -> dict[str, Any]:
+) -> Metrics:
     """AUROC, AUPRC, Brier score and calibration error; and at each operating point accuracy, sensitivity and the like.
 
-    Each figure is {value, low, high}: its 95 % interval takes the patients for a sample, as `train.evaluation.intervals` has it.
-    What isn't defined is None, and `reason` says why. With two classes the second is the positive one (`positive`), and
-    decisions are made at 0.5 and at `threshold`; with more the most probable class is predicted, the figures are means
-    over the classes, and `per_class` has each against the rest.
+    Intervals take the patients for a sample, as `train.evaluation.intervals` has it. With two classes the second is the
+    positive one, and decisions are made at 0.5 and at `threshold`; with more the most probable class is predicted, the
+    figures are means over the classes, and `per_class` has each against the rest.
 
     Args:
         labels: (images,) indices into `classes`.
@@ -95,7 +95,7 @@ def metrics(
     drawn = bootstrap(figures, patients)
     support = _Support(labels, patients, classes, split)
 
-    def figure(name: str, kind: str, index: int | None = None) -> dict[str, Any]:
+    def figure(name: str, kind: str, index: int | None = None) -> Estimate:
         count, lacking = support.of(kind, index)
         if kind == "ece":
             value = np.abs(values["gaps"]).sum()
@@ -103,23 +103,25 @@ def metrics(
         else:
             value = values[name]
             low, high = interval(value, drawn[name], count, (0.0, 2.0 if name == "brier" and len(classes) > 2 else 1.0))
-        return described(float(value), low, high, lacking)
+        return Estimate.of(float(value), low, high, lacking)
 
-    result: dict[str, Any] = {"images": len(labels), "patients": len(names)}
-    if len(classes) == 2:
-        result["positive"] = classes[1]
-    result |= {name: figure(name, name) for name in RANKED}
-    result["decisions"] = {
-        point: {name: figure(f"{name} {point}", name) for name in DECIDED}
-        | {"confusion": _confusion(labels, predicted, len(classes))}
-        for point, predicted in decided.items()
-    }
-    if len(classes) > 2:
-        result["per_class"] = {
-            label: {name: figure(f"{name} of {index}", name, index) for name in OF_CLASS}
-            for index, label in enumerate(classes)
-        }
-    return result
+    return Metrics(
+        images=len(labels),
+        patients=len(names),
+        positive=classes[1] if len(classes) == 2 else None,
+        **{name: figure(name, name) for name in RANKED},
+        decisions={
+            point: OperatingPoint(
+                **{name: figure(f"{name} {point}", name) for name in DECIDED},
+                confusion=_confusion(labels, predicted, len(classes)),
+            )
+            for point, predicted in decided.items()
+        },
+        per_class={
+            label: ClassMetrics(**{name: figure(f"{name} of {index}", name, index) for name in OF_CLASS})
+            for index, label in enumerate(classes if len(classes) > 2 else ())
+        },
+    )
 
 
 def decisions(probabilities: Floats, threshold: float | None) -> dict[str, Labels]:
@@ -163,15 +165,6 @@ class _Support:
             return f"{self.split} holds no {image}"
         which = f" with an {image}" if image else ""
         return f"an interval needs at least 2 patients{which}; {self.split} holds {patients}"
-
-
-def described(value: float, low: float, high: float, lacking: str) -> dict[str, Any]:
-    """A figure as metrics.json has it, where nan is not allowed; `lacking` says why, if it or its interval is."""
-    numbers = {"value": value, "low": low, "high": high}
-    figure: dict[str, Any] = {
-        name: round(float(number), 6) if np.isfinite(number) else None for name, number in numbers.items()
-    }
-    return figure | ({"reason": lacking} if None in figure.values() else {})
 
 
 def figures_of(

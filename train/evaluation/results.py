@@ -9,7 +9,8 @@ import pandas as pd
 
 from common.errors import UserError
 from train import checksums, tables
-from train.evaluation.metrics import DECIDED, RANKED
+from train.evaluation.metrics import DECIDED, OF_CLASS, RANKED
+from train.evaluation.phase_metrics import Metrics, PhaseMetrics, from_json
 
 # Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
 STUDY = {"original": (71.31, 73.56), "augment1": (86.38, 86.70), "augment2": (84.78, 86.54)}
@@ -31,13 +32,18 @@ class ResultsError(UserError):
 
 
 class Finished(NamedTuple):
-    """A finished run. `predictions` is its predictions.csv, a row an image and phase."""
+    """A finished run. `metrics` are by phase; `predictions` is its predictions.csv, a row an image and phase."""
 
     name: str
     settings: dict[str, Any]
-    metrics: dict[str, Any]
+    metrics: dict[str, PhaseMetrics]
     history: pd.DataFrame
     predictions: pd.DataFrame
+
+    @property
+    def last(self) -> PhaseMetrics:
+        """The metrics of the last phase, whose weights the model has."""
+        return list(self.metrics.values())[-1]
 
     @property
     def study(self) -> tuple[float, float] | None:
@@ -75,13 +81,13 @@ def read(run: Path) -> Finished:
             raise ResultsError(
                 f"{run}: got the classes {settings['classes']!r:.80}, expected different names; run `python -m train fit` again"
             )
-        if "positive" not in settings or any("decisions" not in measured["val"] for measured in metrics.values()):
+        if "positive" not in settings:
             raise ResultsError(f"{run} was made by an older version; run `python -m train fit` again")
         history = tables.read(run / "history.csv", tables.HISTORY)
         predictions = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
         if altered := checksums.altered(run, "metrics.json", "history.csv", "predictions.csv"):
             raise ResultsError(f"{run / altered[0]} is damaged: it is not as `fit` wrote it; train the run again")
-        found = Finished(run.as_posix(), settings, metrics, history, predictions)
+        found = Finished(run.as_posix(), settings, from_json(metrics), history, predictions)
         summary(found), overview([found])  # so that a figure that is missing is known before anything is computed
     except ResultsError:
         raise
@@ -98,30 +104,28 @@ def summary(run: Finished) -> pd.DataFrame:
     """The figures of each phase on test, or on val if there is no test, a row a figure, with intervals."""
     parts = []
     for phase, of_phase in run.metrics.items():
-        split = "test" if "test" in of_phase else "val"
-        value = of_phase["threshold"]["value"] if of_phase.get("threshold") else None
-        column = figures(of_phase[split], value, phase, split)
-        if of_phase.get("calibration"):
-            scaled = of_phase["calibration"]
-            unclear = f" ({scaled['reason']})" if "reason" in scaled else ""
-            column.loc[len(column)] = ["temperature", f"{scaled['temperature']:.3f}{unclear}"]
+        value = of_phase.threshold.value if of_phase.threshold else None
+        column = figures(of_phase.measured, value, phase, of_phase.split)
+        if scaled := of_phase.calibration:
+            unclear = f" ({scaled.reason})" if scaled.reason else ""
+            column.loc[len(column)] = ["temperature", f"{scaled.temperature:.3f}{unclear}"]
         parts.append(column.set_index(column.columns[0]))
     return pd.concat(parts, axis=1).reset_index()
 
 
-def figures(measured: dict[str, Any], threshold: float | None, name: str, split: str = "test") -> pd.DataFrame:
-    """What `metrics.metrics` gave as a table: a row a figure, the numbers in the column `name`."""
-    column = {NAMES[figure]: interval(measured[figure]) for figure in RANKED}
-    for point, decided in measured["decisions"].items():
+def figures(measured: Metrics, threshold: float | None, name: str, split: str = "test") -> pd.DataFrame:
+    """Metrics as a table: a row a figure, the numbers in the column `name`."""
+    column = {NAMES[figure]: str(getattr(measured, figure)) for figure in RANKED}
+    for point, decided in measured.decisions.items():
         at = {"chosen": "chosen threshold", "0.5": "at 0.5"}.get(point, point)
-        column |= {f"{NAMES[figure]}, {at}": interval(decided[figure]) for figure in DECIDED}
+        column |= {f"{NAMES[figure]}, {at}": str(getattr(decided, figure)) for figure in DECIDED}
     if threshold is not None:
         column["chosen threshold"] = f"{threshold:.3f}"
-    for label, of_class in measured.get("per_class", {}).items():
-        column |= {f"{label}: {NAMES[figure]}": interval(value) for figure, value in of_class.items()}
-    head = f"{split} of {measured['images']:,} images, {measured['patients']:,} patients"
-    if measured.get("positive") is not None:
-        head += f"; positive: {measured['positive']}"
+    for label, of_class in measured.per_class.items():
+        column |= {f"{label}: {NAMES[figure]}": str(getattr(of_class, figure)) for figure in OF_CLASS}
+    head = f"{split} of {measured.images:,} images, {measured.patients:,} patients"
+    if measured.positive is not None:
+        head += f"; positive: {measured.positive}"
     return pd.DataFrame({head: list(column), name: list(column.values())})
 
 
@@ -132,23 +136,14 @@ def overview(runs: list[Finished]) -> pd.DataFrame:
         row: dict[str, Any] = {"run": run.name} | run.settings["images"]
         row["positive"] = run.settings.get("positive") or "one of several"
         for phase in ("frozen", "fine-tuned"):
-            measured = run.metrics.get(phase, {}).get("test")
-            first = next(iter(measured["decisions"].values())) if measured else None
-            missing = "no test images" if phase in run.metrics else f"not {phase}"
-            row[f"accuracy {phase}"] = interval(first["accuracy"]) if first else missing
-            row[f"AUROC {phase}"] = interval(measured["auroc"]) if measured else missing
+            of_phase = run.metrics.get(phase)
+            measured = of_phase.test if of_phase else None
+            missing = "no test images" if of_phase else f"not {phase}"
+            row[f"accuracy {phase}"] = str(next(iter(measured.decisions.values())).accuracy) if measured else missing
+            row[f"AUROC {phase}"] = str(measured.auroc) if measured else missing
         row["the study's accuracy"] = f"{run.study[0]:.2f} -> {run.study[1]:.2f}" if run.study else "-"
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def interval(figure: dict[str, Any]) -> str:
-    """`0.838 [0.801, 0.871]`, or why the figure or its interval is not defined."""
-    value, low, high = (figure[name] for name in ("value", "low", "high"))
-    reason = figure.get("reason", "")
-    if value is None:
-        return f"not defined: {reason}"
-    return f"{value:.3f} ({reason})" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
@@ -156,23 +151,24 @@ def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
 
     Both are empty where the set has no class with both kinds.
     """
-    measured = list(run.metrics.values())[-1].get("augmentation")
-    if not measured:
+    measured = run.last.augmentation
+    if measured is None:
         return [], pd.DataFrame()
     rows, differing = [], []
-    for label, of_class in measured["classes"].items():
-        score = of_class["score"]
-        if score["low"] is not None and not score["low"] <= 0.5 <= score["high"]:
-            differing.append(f"{'a higher' if score['value'] > 0.5 else 'a lower'} one for {label}")
+    for label, of_class in measured.classes.items():
+        score = of_class.score
+        if score.low is not None and score.low > 0.5:
+            differing.append(f"a higher one for {label}")
+        if score.high is not None and score.high < 0.5:
+            differing.append(f"a lower one for {label}")
         row = {
-            f"{measured['split']} images of": label,
-            "originals + augmented": f"{of_class['originals']:,} + {of_class['augmented']:,}",
-            "AUROC of telling them apart: network": interval(of_class["probe"]),
-            "the model's probability": interval(score),
+            f"{measured.split} images of": label,
+            "originals + augmented": f"{of_class.originals:,} + {of_class.augmented:,}",
+            "AUROC for augmented or not: network": str(of_class.probe),
+            "the model's probability": str(score),
         }
-        for name, heading in (("probability", "mean probability"), ("right", "predicted right")):
-            values = of_class.get(name)
-            shown = f"{values['original']:.3f}, {values['augmented']:.3f}" if values else "-"
+        for heading, means in (("mean probability", of_class.probability), ("predicted right", of_class.right)):
+            shown = f"{means.original:.3f}, {means.augmented:.3f}" if means else "-"
             row[f"{heading}: originals, augmented"] = shown
         rows.append(row)
     of_what = f"of {run.settings['positive']}" if run.settings["positive"] is not None else "of its own class"
@@ -190,15 +186,15 @@ def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
             "Test images are originals, so it may misjudge them by that much. `augmented_share: even` in the recipe keeps "
             "augmentation from telling the class."
         )
-    elif any(of_class["score"]["value"] is not None for of_class in measured["classes"].values()):
+    elif any(of_class.score.value is not None for of_class in measured.classes.values()):
         said.append(f"There is no sign that this model's probability {of_what} depends on augmentation.")
-    if measured["split"] == "train":
+    if measured.split == "train":
         said.append(
             "The validation images are not augmented, so training images were compared, which the model has learnt."
         )
-        if measured.get("precision", "float32") != "float32":
+        if measured.precision != "float32":
             said.append(
-                f"These figures come from the activations that it was trained on, in {measured['precision']}; all others are "
+                f"These figures come from the activations that it was trained on, in {measured.precision}; all others are "
                 "the saved model's, in float32."
             )
     return said, pd.DataFrame(rows)

@@ -1,26 +1,14 @@
 """Validation labels and probabilities -> the decision threshold, and the temperature of the probabilities."""
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
 from train.evaluation.metrics import Floats, Labels
+from train.evaluation.phase_metrics import Threshold
 
 _TOLERANCE = 1e-12  # of shares that are equal but for rounding
 _MOST_LOG_TEMPERATURE = 3.0
-
-
-class Threshold(NamedTuple):
-    """An image is called positive if its probability is at least `value`.
-
-    Every threshold t with low < t <= high, `interval`, decides the validation images alike; where `low` is 0, so does 0.
-    """
-
-    value: float
-    interval: tuple[float, float]
-    chosen_by: str
 
 
 def choose_threshold(labels: Labels, positive: Floats, sensitivity: float | None = None) -> Threshold:

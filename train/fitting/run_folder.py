@@ -20,6 +20,7 @@ from manifests.contract import write_atomically
 from train import checksums, tables
 from train.dataset import Dataset
 from train.evaluation.evaluate import Judged, predictions
+from train.evaluation.phase_metrics import to_json
 from train.features.engine import Engine
 from train.features.store import versions
 from train.fitting.fit import CHECKPOINTS, Fitted
@@ -181,7 +182,7 @@ def _free(folder: Path, kind: str) -> Path:
 def write(partial: Path, fitted: Fitted, judged: dict[str, Judged], dataset: Dataset) -> None:
     """Write history.csv, metrics.json and predictions.csv."""
     tables.write(partial / "history.csv", pd.DataFrame(fitted.history, columns=list(tables.HISTORY)))
-    write_atomically(partial / "metrics.json", _json({phase: each.metrics for phase, each in judged.items()}))
+    write_atomically(partial / "metrics.json", _json(to_json({phase: each.metrics for phase, each in judged.items()})))
     tables.write(partial / "predictions.csv", predictions(dataset, judged))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from train.evaluation.metrics import RANKED
 from train.evaluation.results import Finished
 
 
@@ -24,13 +25,12 @@ def write(run: Finished, figures: dict[str, bytes], folder: Path) -> None:
             {name: value for name, value in run.settings.items() if isinstance(value, (bool, int, float, str))}
         )
         for step, of_phase in enumerate(run.metrics.values()):  # 0: frozen, 1: fine-tuned
-            split = "test" if "test" in of_phase else "val"
-            numbers = {name: of_phase[split][name] for name in ("auroc", "auprc", "brier", "ece")}
-            for point, decided in of_phase[split]["decisions"].items():
-                numbers |= {f"{name} ({point})": decided[name] for name in ("accuracy", "balanced_accuracy")}
+            numbers = {name: getattr(of_phase.measured, name) for name in RANKED}
+            for point, decided in of_phase.measured.decisions.items():
+                numbers |= {f"{name} ({point})": getattr(decided, name) for name in ("accuracy", "balanced_accuracy")}
             for name, figure in numbers.items():
-                if figure["value"] is not None:
-                    tf.summary.scalar(f"{split}/{name}", figure["value"], step=step)
+                if figure.value is not None:
+                    tf.summary.scalar(f"{of_phase.split}/{name}", figure.value, step=step)
         for name, data in pictures.items():
             tf.summary.image(name, tf.io.decode_png(data, channels=3)[None], step=0)
     writer.close()

@@ -14,6 +14,7 @@ from manifests import contract
 from train import dataset as datasets
 from train.dataset import Dataset
 from train.evaluation.metrics import metrics
+from train.evaluation.phase_metrics import Metrics
 from train.fitting import leaks
 from train.inference.files import read_list
 from train.inference.predict import predict
@@ -42,7 +43,7 @@ class Check(NamedTuple):
 class Measured(NamedTuple):
     """A run's figures on the test images, and how these were compared with what it has learnt from."""
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     check: Check
 
 

@@ -1,13 +1,14 @@
 """What the figures of a run show, in words and numbers: each as a picture with its description and its table."""
 
 import base64
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from train.evaluation.curves import Band, Curves
-from train.evaluation.results import Finished, interval
+from train.evaluation.results import Finished
 from train.reporting import plots
 
 _EVERY = 5  # of a band's points in the table
@@ -61,11 +62,10 @@ def sizes(runs: list[Finished]) -> list[Shown]:
         if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
             continue
         for phase, of_phase in run.metrics.items():
-            decided = next(iter(of_phase.get("test", of_phase["val"])["decisions"].values()))["accuracy"]
-            if None not in decided.values():
-                numbers = {name: decided[name] for name in ("value", "low", "high")}
+            accuracy = next(iter(of_phase.measured.decisions.values())).accuracy
+            if not accuracy.reason:
                 row = {"run": run.name, "phase": phase, "size": size[0], "shape": f"{size[0]} x {size[1]}"}
-                points.append(row | {"text": interval(decided)} | numbers)
+                points.append(row | {"text": str(accuracy)} | asdict(accuracy))
     if len({point["shape"] for point in points}) < 2:
         return []
     table = pd.DataFrame(points).sort_values(["size", "run"], kind="stable")
@@ -162,8 +162,7 @@ def _areas(run: Finished) -> dict[str, str]:
     """AUROC, AUPRC and calibration error of each phase in words."""
     words = {"auroc": "AUROC", "auprc": "AUPRC", "ece": "Calibration error"}
     return {
-        name: f"{word}: "
-        + ", ".join(f"{phase} {interval(each.get('test', each['val'])[name])}" for phase, each in run.metrics.items())
+        name: f"{word}: " + ", ".join(f"{phase} {getattr(each.measured, name)}" for phase, each in run.metrics.items())
         for name, word in words.items()
     }
 

@@ -1,11 +1,14 @@
 """Intervals as places on a scale, for the pictures that stand in the tables: forest plots."""
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from train.evaluation.results import Finished, interval
+from train.evaluation.results import Finished
+
+if TYPE_CHECKING:
+    from train.evaluation.phase_metrics import Estimate
 
 
 class Mark(NamedTuple):
@@ -36,28 +39,26 @@ class Forest(NamedTuple):
 
 def accuracies(runs: list[Finished]) -> Forest:
     """Accuracy and AUROC of each run and phase, with the study's accuracy beside it."""
-    found: list[tuple[list[str], dict[str, Any], float | None]] = []
+    found: list[tuple[list[str], Estimate, float | None]] = []
     alone = len(runs) == 1
     for run in runs:
         for phase, of_phase in run.metrics.items():
-            measured = of_phase.get("test", of_phase["val"])
-            first = next(iter(measured["decisions"].values()))["accuracy"]
+            accuracy = next(iter(of_phase.measured.decisions.values())).accuracy
             study = run.study[phase == "fine-tuned"] / 100 if run.study else None
             cells = [
                 phase if alone else f"{run.name} {phase}",
-                interval(first),
-                interval(measured["auroc"]),
+                str(accuracy),
+                str(of_phase.measured.auroc),
                 "-" if study is None else f"{study:.4f}",
             ]
-            found.append((cells, first, study))
-    numbers = [each[key] for _, each, _ in found for key in ("value", "low", "high") if each[key] is not None]
+            found.append((cells, accuracy, study))
+    ends = [end for _, each, _ in found for end in (each.value, each.low, each.high)]
+    numbers = [end for end in ends if end is not None]
     numbers += [study for _, _, study in found if study is not None]
     scale = _Scale(min(numbers, default=0), max(numbers, default=1))
     head = ["run", "accuracy", "AUROC", "the study's accuracy"]
     shown = len(head) if any(run.study for run in runs) else len(head) - 1
-    rows = [
-        Row(cells[:shown], scale.mark(each["low"], each["value"], each["high"], study)) for cells, each, study in found
-    ]
+    rows = [Row(cells[:shown], scale.mark(each.low, each.value, each.high, study)) for cells, each, study in found]
     return Forest("Accuracy, and AUROC", head[:shown], rows, scale.ticks, None)
 
 

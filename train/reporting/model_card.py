@@ -8,6 +8,7 @@ import pandas as pd
 
 from manifests.balance import unevenness
 from manifests.contract import SAMPLE_NOTICE
+from train.evaluation.phase_metrics import PhaseMetrics
 from train.evaluation.results import Finished
 from train.settings import DEMO
 
@@ -48,7 +49,6 @@ def of(run: Finished, rows: pd.DataFrame | None, set_card: dict[str, Any]) -> Ca
 
 def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]]]:
     settings = run.settings
-    last = list(run.metrics.values())[-1]
     data = [f"The set {settings['set']}", str(settings.get("notice") or ""), _recipe(set_card)]
     return [
         (
@@ -60,8 +60,8 @@ def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]
         ("First weights", [_weights(settings)]),
         ("Data", [line for line in data if line]),
         ("Training", _training(run)),
-        ("Decision", [_decision(settings["classes"], last)]),
-        ("Calibration", [_calibration(last)]),
+        ("Decision", [_decision(settings["classes"], run.last)]),
+        ("Calibration", [_calibration(run.last)]),
         ("Computed by", [_versions(settings)]),
     ]
 
@@ -89,9 +89,9 @@ def _training(run: Finished) -> list[str]:
 def _counts(run: Finished, rows: pd.DataFrame | None) -> list[list[str]]:
     """Images, sources and patients of each split and class; without the manifest, what the run itself records."""
     if rows is None:
-        measured = list(run.metrics.values())[-1]
+        measured = {"val": run.last.val, "test": run.last.test}
         return [["split", "images", "patients"]] + [
-            [split, f"{count:,}", f"{measured[split]['patients']:,}" if split in measured else "not recorded"]
+            [split, f"{count:,}", f"{of_split.patients:,}" if (of_split := measured.get(split)) else "not recorded"]
             for split, count in run.settings["images"].items()
         ]
     found = [["split", "class", "images", "augmented", "sources", "patients"]]
@@ -111,17 +111,15 @@ def _counts(run: Finished, rows: pd.DataFrame | None) -> list[list[str]]:
 
 def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
     """What the numbers of a run are worth, said of its very data."""
-    last = list(run.metrics.values())[-1]
-    split = "test" if "test" in last else "val"
-    measured, validation = last[split], run.settings["images"]["val"]
-    point = 100 / measured["images"]
-    found = [f"One image of {measured['images']:,} is {point:.2f} points of accuracy.", _INTERVALS]
-    if split == "val":
+    measured, validation = run.last.measured, run.settings["images"]["val"]
+    point = 100 / measured.images
+    found = [f"One image of {measured.images:,} is {point:.2f} points of accuracy.", _INTERVALS]
+    if not run.last.test:
         found.append(
             f"The set has no test images. These numbers are of the validation images, by which {_by_validation(run)}, so "
             "they flatter the model."
         )
-    if measured["patients"] == measured["images"]:
+    if measured.patients == measured.images:
         found.append(
             "Each image counts as a patient of its own. If that is not so, the intervals are too narrow, and images of "
             "one patient may be in several splits: give the recipe a pattern for your files' names."
@@ -140,10 +138,9 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
 
 def _by_validation(run: Finished) -> str:
     """What the validation images decided in a run."""
-    last = list(run.metrics.values())[-1]
     done = ["training was stopped"]
-    done += ["the threshold was chosen"] if last.get("threshold") else []
-    done += ["the temperature was fitted"] if last.get("calibration") else []
+    done += ["the threshold was chosen"] if run.last.threshold else []
+    done += ["the temperature was fitted"] if run.last.calibration else []
     return " and ".join([", ".join(done[:-1]), done[-1]] if len(done) > 1 else done)
 
 
@@ -199,30 +196,27 @@ def _recipe(set_card: dict[str, Any]) -> str:
     return f"Patients split first, none in two splits; {', '.join(steps)}"
 
 
-def _decision(classes: list[str], last: dict[str, Any]) -> str:
-    chosen = last.get("threshold")
+def _decision(classes: list[str], last: PhaseMetrics) -> str:
+    chosen = last.threshold
     if len(classes) > 2:
         return "The most probable class is predicted"
     if not chosen:
         return f"{classes[1]}, the positive class, is predicted from a probability of 0.5 on"
     return (
-        f"{classes[1]}, the positive class, is predicted from a probability of {chosen['value']:.3f} on, which gave "
-        f"{chosen['chosen_by']}; so does every threshold above {chosen['interval'][0]:.3f} and up to "
-        f"{chosen['interval'][1]:.3f}"
+        f"{classes[1]}, the positive class, is predicted from a probability of {chosen.value:.3f} on, which gave "
+        f"{chosen.chosen_by}; so does every threshold above {chosen.interval[0]:.3f} and up to {chosen.interval[1]:.3f}"
     )
 
 
-def _calibration(last: dict[str, Any]) -> str:
-    scaled = last.get("calibration")
+def _calibration(last: PhaseMetrics) -> str:
+    scaled = last.calibration
     if not scaled:
         return "The probabilities are as the model gives them"
-    split = "test" if "test_before" in scaled else "val"
-    before = scaled[f"{split}_before"]
-    unclear = f" ({scaled['reason']})" if "reason" in scaled else ""
+    before = scaled.test_before or scaled.val_before
+    unclear = f" ({scaled.reason})" if scaled.reason else ""
     return (
-        f"The probabilities are scaled by a temperature of {scaled['temperature']:.3f}, fitted on validation{unclear}. Before it, "
-        f"on {split}, the Brier score was {before['brier']['value']:.3f} and the calibration error "
-        f"{before['ece']['value']:.3f}"
+        f"The probabilities are scaled by a temperature of {scaled.temperature:.3f}, fitted on validation{unclear}. Before it, "
+        f"on {last.split}, the Brier score was {before.brier.value:.3f} and the calibration error {before.ece.value:.3f}"
     )
 
 

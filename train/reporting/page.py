@@ -110,9 +110,7 @@ def _read(folder: Path, name: str) -> Finished:
     try:
         _expect_classes(folder, run)
         model_card.of(run, None, {})
-        for split in ("val", "test"):
-            if all(split in of_phase for of_phase in run.metrics.values()):
-                _confusions(run, split)
+        _confusions(run)
         _lead(run), _augmentation(run)
         run.history[["loss", "accuracy", "val_loss", "val_accuracy"]].astype(float)
         run.history["epoch"].astype(int)
@@ -153,7 +151,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path | None, load_hea
         _lead(run),
         last.split,
         _cells(results.summary(run)),
-        _confusions(run, last.split),
+        _confusions(run),
         _augmentation(run),
         drawn,
         figures.of_run(run, drawn),
@@ -208,16 +206,17 @@ def _augmentation(run: Finished) -> tuple[list[str], list[list[str]]]:
     return said, _cells(compared)
 
 
-def _confusions(run: Finished, split: str) -> list[Confusion]:
+def _confusions(run: Finished) -> list[Confusion]:
     found = []
     for phase, of_phase in run.metrics.items():
-        for point, decided in of_phase[split]["decisions"].items():
+        for point, decided in of_phase.measured.decisions.items():
             if point == "most probable":
                 title = f"{phase}, the most probable class"
             else:
-                at = "0.5" if point == "0.5" else f"the chosen threshold, {of_phase['threshold']['value']:.3f},"
+                chosen = f", {of_phase.threshold.value:.3f}," if of_phase.threshold else ""
+                at = "0.5" if point == "0.5" else f"the chosen threshold{chosen}"
                 title = f"{phase}, {run.settings['positive']} from {at} on"
-            rows = [[(n, round(10 * n / max(1, sum(row)))) for n in row] for row in decided["confusion"]]
+            rows = [[(n, round(10 * n / max(1, sum(row)))) for n in row] for row in decided.confusion]
             found.append(Confusion(title, rows))
     return found
 

@@ -177,8 +177,7 @@ def pictures(run: Finished) -> dict[str, bytes]:
 
 def threshold(run: Finished) -> float | None:
     """The one chosen for the last phase."""
-    chosen = list(run.metrics.values())[-1].get("threshold")
-    return chosen["value"] if chosen else None
+    return run.last.threshold.value if run.last.threshold else None
 
 
 def rankings(of: dict[str, Curves]) -> dict[str, Ranking]:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from train.evaluation.compare import FIRST_IS_BETTER, SECOND_IS_BETTER, difference_text
-from train.evaluation.results import Finished, interval
+from train.evaluation.results import Finished
 
 _BETTER = {SECOND_IS_BETTER: "better", FIRST_IS_BETTER: "worse"}
 
@@ -34,14 +34,13 @@ def verdict(runs: list[Finished], found: pd.DataFrame | None) -> list[str]:
 
 def _of_one(run: Finished) -> str:
     phase, of_phase = list(run.metrics.items())[-1]
-    split = "test" if "test" in of_phase else "val"
-    measured = of_phase[split]
-    point, decided = list(measured["decisions"].items())[-1]
+    measured = of_phase.measured
+    point, decided = list(measured.decisions.items())[-1]
     where = {"chosen": "at the threshold chosen on validation", "0.5": "at a threshold of 0.5"}.get(point, "")
     return (
-        f"On {measured['images']:,} {'test' if split == 'test' else 'validation'} images of {measured['patients']:,} "
-        f"patients the {phase} model has an AUROC of {interval(measured['auroc'])} and, {where or 'by the most probable class'},"
-        f" an accuracy of {interval(decided['accuracy'])}."
+        f"On {measured.images:,} {'test' if of_phase.test else 'validation'} images of {measured.patients:,} patients the "
+        f"{phase} model has an AUROC of {measured.auroc} and, {where or 'by the most probable class'}, an accuracy of "
+        f"{decided.accuracy}."
     )
 
 

@@ -1,5 +1,6 @@
 """Whether augmented images differ from originals to a network, and to a model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from train.dataset import Dataset
-from train.evaluation import augmentation, results
+from train.evaluation import augmentation, metrics, results
+from train.evaluation.phase_metrics import Estimate, PhaseMetrics
 from train.features.activations import Activations, Share
 from train.features.engine import PLAIN
 from train.features.extract import Features, Kept
@@ -60,13 +62,13 @@ def test_a_mark_that_the_model_ignores_is_seen_and_does_no_harm() -> None:
     rows = images()
     found = measured(rows, pooled_of(rows, mark=3.0), [2.0, 0.0])
     assert found is not None
-    assert found["split"] == "train"
+    assert found.split == "train"
     for label in CLASSES:
-        of_class = found["classes"][label]
-        assert (of_class["originals"], of_class["augmented"], of_class["patients"]) == (60, 120, 20)
-        assert of_class["probe"]["value"] > of_class["probe"]["low"] > 0.9
-        assert of_class["score"]["low"] < 0.5 < of_class["score"]["high"]
-        assert of_class["right"]["original"] == pytest.approx(of_class["right"]["augmented"], abs=0.15)
+        of_class = found.classes[label]
+        assert (of_class.originals, of_class.augmented, of_class.patients) == (60, 120, 20)
+        assert of_class.probe.value > of_class.probe.low > 0.9
+        assert of_class.score.low < 0.5 < of_class.score.high
+        assert of_class.right.original == pytest.approx(of_class.right.augmented, abs=0.15)
 
 
 def test_a_mark_that_the_model_uses_is_found_by_class() -> None:
@@ -75,12 +77,12 @@ def test_a_mark_that_the_model_uses_is_found_by_class() -> None:
     found = measured(rows, pooled_of(rows, mark=3.0), [2.0, -1.0])
     assert found is not None
     for label in CLASSES:
-        of_class = found["classes"][label]
-        assert of_class["score"]["high"] < 0.4
-        assert of_class["probability"]["augmented"] < of_class["probability"]["original"]
-    right = {label: found["classes"][label]["right"] for label in CLASSES}
-    assert right["TRUE"]["augmented"] < right["TRUE"]["original"]
-    assert right["01"]["augmented"] > right["01"]["original"]
+        of_class = found.classes[label]
+        assert of_class.score.high < 0.4
+        assert of_class.probability.augmented < of_class.probability.original
+    right = {label: found.classes[label].right for label in CLASSES}
+    assert right["TRUE"].augmented < right["TRUE"].original
+    assert right["01"].augmented > right["01"].original
 
 
 def test_the_probe_is_tried_on_other_patients() -> None:
@@ -92,7 +94,7 @@ def test_the_probe_is_tried_on_other_patients() -> None:
     found = measured(rows, pooled, [1.0])
     assert found is not None
     for label in CLASSES:
-        assert found["classes"][label]["probe"]["low"] < 0.5
+        assert found.classes[label].probe.low < 0.5
 
 
 def test_validation_is_compared_where_it_holds_both_kinds() -> None:
@@ -100,12 +102,12 @@ def test_validation_is_compared_where_it_holds_both_kinds() -> None:
     rows = pd.concat([images(), images(40, "val").assign(group=lambda each: "v" + each["group"])], ignore_index=True)
     found = measured(rows, pooled_of(rows, 1.0), [1.0])
     assert found is not None
-    assert found["split"] == "val"
-    assert found["classes"]["01"]["originals"] == 40
+    assert found.split == "val"
+    assert found.classes["01"].originals == 40
     lacking = rows[~((rows["split"] == "val") & (rows["label"] == "01") & (rows["variant"] > 0))].reset_index(drop=True)
     found = measured(lacking, pooled_of(lacking, 1.0), [1.0])
     assert found is not None
-    assert found["split"] == "train"
+    assert found.split == "train"
 
 
 def test_a_class_without_both_kinds_says_why() -> None:
@@ -114,10 +116,9 @@ def test_a_class_without_both_kinds_says_why() -> None:
     rows = rows[(rows["label"] == "01") | (rows["variant"] == 0)].reset_index(drop=True)
     found = measured(rows, pooled_of(rows, 1.0), [1.0])
     assert found is not None
-    assert found["classes"]["01"]["probe"]["value"] is not None
-    assert found["classes"]["TRUE"]["score"] == {
-        "value": None, "low": None, "high": None, "reason": "0 augmented images of 0 patients are too few"
-    }  # fmt: skip
+    assert found.classes["01"].probe.value is not None
+    too_few = Estimate(None, None, None, "0 augmented images of 0 patients are too few")
+    assert found.classes["TRUE"].score == too_few
     none = rows[rows["variant"] == 0].reset_index(drop=True)
     assert measured(none, pooled_of(none, 0.0), [1.0]) is None
 
@@ -127,11 +128,11 @@ def test_many_images_are_sampled_by_checksum() -> None:
     rows = images(600)
     found = measured(rows, pooled_of(rows, 1.0), [1.0])
     assert found is not None
-    assert {of_class["originals"] for of_class in found["classes"].values()} == {augmentation.MOST}
+    assert {of_class.originals for of_class in found.classes.values()} == {augmentation.MOST}
     order = np.random.default_rng(3).permutation(len(rows))
     shuffled = measured(rows.iloc[order].reset_index(drop=True), pooled_of(rows, 1.0)[order], [1.0])
     assert shuffled is not None
-    assert shuffled["classes"]["01"]["probability"] == pytest.approx(found["classes"]["01"]["probability"])
+    assert shuffled.classes["01"].probability == found.classes["01"].probability
 
 
 def test_of_several_classes_the_images_own_probability_counts() -> None:
@@ -141,8 +142,8 @@ def test_of_several_classes_the_images_own_probability_counts() -> None:
     found = measured(rows, pooled_of(rows, 1.0), [0.0], classes)
     assert found is not None
     for label in classes:
-        assert found["classes"][label]["score"]["value"] == 0.5
-        assert found["classes"][label]["probability"]["original"] == pytest.approx(1 / 3, abs=1e-6)
+        assert found.classes[label].score.value == 0.5
+        assert found.classes[label].probability.original == pytest.approx(1 / 3, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +154,16 @@ def test_it_is_said_in_words(weight: float, expected: str) -> None:
     """A sentence that a student understands, with the fix where the model lets augmentation count."""
     rows = images()
     found = measured(rows, pooled_of(rows, 3.0), [2.0, weight])
-    run = results.Finished(
-        "run", {"positive": "TRUE"}, {"frozen": {"augmentation": found}}, pd.DataFrame(), pd.DataFrame()
-    )
+    val = metrics.metrics(np.array([0, 1]), np.full((2, 2), 0.5), np.array(["a", "b"]), CLASSES, None, "val")
+    phase = PhaseMetrics(val=val, augmentation=found)
+    run = results.Finished("run", {"positive": "TRUE"}, {"frozen": phase}, pd.DataFrame(), pd.DataFrame())
     said, table = results.augmentation(run)
     assert expected in " ".join(said)
     assert ("augmented_share: even" in " ".join(said)) == (weight < 0)
     assert table.iloc[:, 0].tolist() == list(CLASSES)
     assert "nan" not in table.to_string()
     assert "bfloat16" not in " ".join(said)
-    trained = {"frozen": {"augmentation": found | {"precision": "bfloat16"}}}
+    assert found is not None
+    trained = {"frozen": PhaseMetrics(val=val, augmentation=replace(found, precision="bfloat16"))}
     assert "trained on, in bfloat16" in " ".join(results.augmentation(run._replace(metrics=trained))[0])
-    assert results.augmentation(run._replace(metrics={"frozen": {}}))[0] == []
+    assert results.augmentation(run._replace(metrics={"frozen": PhaseMetrics(val=val)}))[0] == []

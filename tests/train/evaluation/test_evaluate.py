@@ -35,13 +35,13 @@ def test_a_phase_is_judged_on_both_splits_with_one_threshold(image_set: Any) -> 
     probabilities = np.stack([1 - positive, positive], axis=1)
     judged = evaluate.judge(dataset, probabilities, calibrate=False, sensitivity=None)
     assert judged.threshold is not None
-    assert judged.metrics["threshold"] == {
-        "value": pytest.approx(0.3),
-        "interval": (pytest.approx(0.2), pytest.approx(0.4)),
-        "chosen_by": "the best balanced accuracy on validation",
-    }
-    assert judged.metrics["test"]["decisions"]["0.5"]["accuracy"]["value"] == 0.5
-    assert judged.metrics["test"]["decisions"]["chosen"]["accuracy"]["value"] == 1.0
+    assert judged.metrics.threshold is judged.threshold
+    assert judged.threshold.value == pytest.approx(0.3)
+    assert judged.threshold.interval == (pytest.approx(0.2), pytest.approx(0.4))
+    assert judged.threshold.chosen_by == "the best balanced accuracy on validation"
+    assert judged.metrics.test is not None
+    assert judged.metrics.test.decisions["0.5"].accuracy.value == 0.5
+    assert judged.metrics.test.decisions["chosen"].accuracy.value == 1.0
     table = evaluate.predictions(dataset, {"frozen": judged})
     assert set(table["predicted (0.5)"]) == {"class0"}
     assert (table["predicted (chosen)"] == table["label"]).all()
@@ -49,6 +49,7 @@ def test_a_phase_is_judged_on_both_splits_with_one_threshold(image_set: Any) -> 
 
     sure = np.where((labels == 1) ^ (np.arange(len(labels)) % 3 == 0), 0.99, 0.01)  # and wrong in one of three
     cooled = evaluate.judge(dataset, np.stack([1 - sure, sure], axis=1), calibrate=True, sensitivity=None)
-    calibration = cooled.metrics["calibration"]
-    assert calibration["temperature"] == pytest.approx(cooled.temperature, abs=1e-6)
-    assert cooled.metrics["val"]["brier"]["value"] < calibration["val_before"]["brier"]["value"]
+    calibration = cooled.metrics.calibration
+    assert calibration is not None
+    assert calibration.temperature == pytest.approx(cooled.temperature, abs=1e-6)
+    assert cooled.metrics.val.brier.value < calibration.val_before.brier.value

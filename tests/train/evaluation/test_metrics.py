@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 
 from train.evaluation import metrics
+from train.evaluation.phase_metrics import Estimate
 
 TWO = ("NORMAL", "PNEUMONIA")
 
@@ -35,15 +36,15 @@ def test_two_classes_by_hand() -> None:
     """Accuracy, sensitivity and specificity of a small example at both thresholds; the second class is positive."""
     labels = np.array([0, 0, 0, 1, 1])
     measured = metrics.metrics(labels, two([0.1, 0.6, 0.2, 0.9, 0.4]), alone(5), TWO, 0.4)
-    half, chosen = measured["decisions"]["0.5"], measured["decisions"]["chosen"]
-    assert half["accuracy"]["value"] == pytest.approx(3 / 5)
-    assert half["sensitivity"]["value"] == pytest.approx(1 / 2)
-    assert half["specificity"]["value"] == pytest.approx(2 / 3, abs=1e-6)
-    assert half["confusion"] == [[2, 1], [1, 1]]
-    assert chosen["sensitivity"]["value"] == 1.0, "0.4 is positive from 0.4 on"
-    assert measured["auroc"]["value"] == pytest.approx(5 / 6, abs=1e-6), "5 of 6 pairs are ranked right"
-    assert measured["brier"]["value"] == pytest.approx((0.01 + 0.36 + 0.04 + 0.01 + 0.36) / 5)
-    assert (measured["images"], measured["patients"]) == (5, 5)
+    half, chosen = measured.decisions["0.5"], measured.decisions["chosen"]
+    assert half.accuracy.value == pytest.approx(3 / 5)
+    assert half.sensitivity.value == pytest.approx(1 / 2)
+    assert half.specificity.value == pytest.approx(2 / 3, abs=1e-6)
+    assert half.confusion == [[2, 1], [1, 1]]
+    assert chosen.sensitivity.value == 1.0, "0.4 is positive from 0.4 on"
+    assert measured.auroc.value == pytest.approx(5 / 6, abs=1e-6), "5 of 6 pairs are ranked right"
+    assert measured.brier.value == pytest.approx((0.01 + 0.36 + 0.04 + 0.01 + 0.36) / 5)
+    assert (measured.images, measured.patients) == (5, 5)
 
 
 def test_three_classes_by_hand() -> None:
@@ -51,60 +52,57 @@ def test_three_classes_by_hand() -> None:
     labels = np.array([0, 1, 2, 2])
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
     measured = metrics.metrics(labels, probabilities, alone(4), ("a", "b", "c"), None)
-    decided = measured["decisions"]["most probable"]
-    assert decided["accuracy"]["value"] == pytest.approx(3 / 4)
-    assert decided["sensitivity"]["value"] == pytest.approx((1 + 1 + 1 / 2) / 3, abs=1e-6)
-    of_class = {name: each["specificity"]["value"] for name, each in measured["per_class"].items()}
+    decided = measured.decisions["most probable"]
+    assert decided.accuracy.value == pytest.approx(3 / 4)
+    assert decided.sensitivity.value == pytest.approx((1 + 1 + 1 / 2) / 3, abs=1e-6)
+    of_class = {name: each.specificity.value for name, each in measured.per_class.items()}
     assert of_class == {"a": pytest.approx(2 / 3, abs=1e-6), "b": 1.0, "c": 1.0}
-    areas = [each["auroc"]["value"] for each in measured["per_class"].values()]
-    assert measured["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-5)
+    areas = [each.auroc.value for each in measured.per_class.values()]
+    assert measured.auroc.value == pytest.approx(np.mean(areas), abs=1e-5)
 
 
 def test_what_the_images_do_not_define_says_why() -> None:
     """One class only has no AUROC and no specificity; nothing is invented for them, and the class is named."""
     found = metrics.metrics(np.array([1, 1]), two([0.6, 0.1]), alone(2), ("a", "b"), None, "val")
-    lacking = {"value": None, "low": None, "high": None, "reason": "val holds no image of a"}
-    half = found["decisions"]["0.5"]
-    assert found["auroc"] == found["auprc"] == half["specificity"] == half["balanced_accuracy"] == lacking
-    assert half["sensitivity"]["value"] == pytest.approx(1 / 2)
-    assert "reason" not in half["sensitivity"]
+    lacking = Estimate(None, None, None, "val holds no image of a")
+    half = found.decisions["0.5"]
+    assert found.auroc == found.auprc == half.specificity == half.balanced_accuracy == lacking
+    assert half.sensitivity.value == pytest.approx(1 / 2)
+    assert half.sensitivity.reason == ""
     others = metrics.metrics(np.array([0, 0]), two([0.6, 0.1]), alone(2), ("a", "b"), None)
-    assert others["decisions"]["0.5"]["sensitivity"]["reason"] == "test holds no image of b"
-    assert others["decisions"]["0.5"]["f1"] == {"value": 0.0, "low": None, "high": None} | {
-        "reason": "test holds no image of b"
-    }
+    assert others.decisions["0.5"].sensitivity.reason == "test holds no image of b"
+    assert others.decisions["0.5"].f1 == Estimate(0.0, None, None, "test holds no image of b")
 
 
 def test_of_three_classes_the_one_that_lacks_is_named() -> None:
     """A mean over classes needs all of them, and a class's own figures that class, and others beside it."""
     thirds = np.full((4, 3), 1 / 3)
     found = metrics.metrics(np.array([0, 0, 1, 1]), thirds, alone(4), ("0", "01", "TRUE"), None)
-    assert found["auroc"]["reason"] == "test holds no image of TRUE"
-    assert found["per_class"]["TRUE"]["sensitivity"]["reason"] == "test holds no image of TRUE"
-    assert found["per_class"]["01"]["auroc"]["value"] is not None
+    assert found.auroc.reason == "test holds no image of TRUE"
+    assert found.per_class["TRUE"].sensitivity.reason == "test holds no image of TRUE"
+    assert found.per_class["01"].auroc.value is not None
     only = metrics.metrics(np.array([2, 2]), thirds[:2], alone(2), ("0", "01", "TRUE"), None)
-    assert only["per_class"]["TRUE"]["specificity"]["reason"] == "test holds no image of a class other than TRUE"
+    assert only.per_class["TRUE"].specificity.reason == "test holds no image of a class other than TRUE"
 
 
 def test_one_patient_has_figures_and_no_intervals() -> None:
     """What other patients would change can't be known from one, however many images it has; nor from one of a class."""
     labels = np.array([0, 1] * 10)
     found = metrics.metrics(labels, two([0.3, 0.9] * 10), np.repeat("002", 20), TWO, None)
-    every = [found[name] for name in metrics.RANKED] + [found["decisions"]["0.5"][name] for name in metrics.DECIDED]
-    assert all(each["value"] is not None and each["low"] is None and each["high"] is None for each in every)
-    assert found["decisions"]["0.5"]["accuracy"]["reason"] == "an interval needs at least 2 patients; test holds 1"
+    every = [getattr(found, name) for name in metrics.RANKED]
+    every += [getattr(found.decisions["0.5"], name) for name in metrics.DECIDED]
+    assert all(each.value is not None and each.low is None and each.high is None for each in every)
+    assert found.decisions["0.5"].accuracy.reason == "an interval needs at least 2 patients; test holds 1"
     two_patients = np.where(labels == 1, "1e5", np.arange(20).astype(str))
     found = metrics.metrics(labels, two([0.3, 0.9] * 10), two_patients, TWO, None)
-    assert found["auroc"]["reason"] == (
-        "an interval needs at least 2 patients with an image of PNEUMONIA; test holds 1"
-    )
-    assert found["decisions"]["0.5"]["accuracy"]["low"] is not None
+    assert found.auroc.reason == ("an interval needs at least 2 patients with an image of PNEUMONIA; test holds 1")
+    assert found.decisions["0.5"].accuracy.low is not None
 
 
 def test_the_positive_class_is_named() -> None:
     """Of two classes; of more none is."""
-    assert metrics.metrics(np.array([0, 1]), two([0.3, 0.9]), alone(2), TWO, None)["positive"] == "PNEUMONIA"
-    assert "positive" not in metrics.metrics(np.array([0, 1]), np.full((2, 3), 0.3), alone(2), ("a", "b", "c"), None)
+    assert metrics.metrics(np.array([0, 1]), two([0.3, 0.9]), alone(2), TWO, None).positive == "PNEUMONIA"
+    assert metrics.metrics(np.array([0, 1]), np.full((2, 3), 0.3), alone(2), ("a", "b", "c"), None).positive is None
 
 
 CASES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(0, 3)), min_size=2, max_size=60).filter(
@@ -138,8 +136,8 @@ def test_figures_are_scikit_learns(cases: list[tuple[int, int, int]]) -> None:
 def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:
     """A promise of 0.9 that comes true for half is 0.4 off; one that is kept is not off at all."""
     labels = np.array([0, 1] * 50)
-    assert metrics.metrics(labels, two([0.9] * 100), alone(100), TWO, None)["ece"]["value"] == pytest.approx(0.4)
-    assert metrics.metrics(labels, two([0.5] * 100), alone(100), TWO, None)["ece"]["value"] == pytest.approx(0.0)
+    assert metrics.metrics(labels, two([0.9] * 100), alone(100), TWO, None).ece.value == pytest.approx(0.4)
+    assert metrics.metrics(labels, two([0.5] * 100), alone(100), TWO, None).ece.value == pytest.approx(0.0)
 
 
 def test_an_interval_is_wider_when_the_images_are_of_few_patients() -> None:
@@ -147,21 +145,21 @@ def test_an_interval_is_wider_when_the_images_are_of_few_patients() -> None:
     rng = np.random.default_rng(0)
     difficulty = np.repeat(rng.normal(0.5, 0.25, 40).clip(0, 1), 10)
     labels = np.repeat(rng.integers(0, 2, 40), 10)
-    wide = metrics.metrics(labels, two(list(difficulty)), np.repeat(alone(40), 10), TWO, None)["auroc"]
-    narrow = metrics.metrics(labels, two(list(difficulty)), alone(400), TWO, None)["auroc"]
-    assert wide["value"] == narrow["value"]
-    assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
+    wide = metrics.metrics(labels, two(list(difficulty)), np.repeat(alone(40), 10), TWO, None).auroc
+    narrow = metrics.metrics(labels, two(list(difficulty)), alone(400), TWO, None).auroc
+    assert wide.value == narrow.value
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
 def test_an_interval_covers_what_the_binomial_does() -> None:
     """For an accuracy over single images, the bootstrap gives about the normal interval of a share; twice the same."""
     labels = np.array([1] * 400)
     probabilities = two([0.9] * 320 + [0.1] * 80)
-    first = metrics.metrics(labels, probabilities, alone(400), TWO, None)["decisions"]["0.5"]["accuracy"]
-    assert first == metrics.metrics(labels, probabilities, alone(400), TWO, None)["decisions"]["0.5"]["accuracy"]
+    first = metrics.metrics(labels, probabilities, alone(400), TWO, None).decisions["0.5"].accuracy
+    assert first == metrics.metrics(labels, probabilities, alone(400), TWO, None).decisions["0.5"].accuracy
     half = 1.96 * (0.8 * 0.2 / 400) ** 0.5
-    assert first["low"] == pytest.approx(0.8 - half, abs=0.006)
-    assert first["high"] == pytest.approx(0.8 + half, abs=0.006)
+    assert first.low == pytest.approx(0.8 - half, abs=0.006)
+    assert first.high == pytest.approx(0.8 + half, abs=0.006)
 
 
 @pytest.mark.parametrize("patients", [2, 3, 8, 30, 400])
@@ -170,13 +168,13 @@ def test_no_mistake_is_not_certainty(patients: int) -> None:
     labels = np.repeat(np.arange(patients) % 2, 3)
     found = metrics.metrics(labels, two(list(0.1 + 0.8 * labels)), np.repeat(alone(patients), 3), TWO, None)
     low = binomtest(patients, patients).proportion_ci(method="exact").low
-    accuracy = found["decisions"]["0.5"]["accuracy"]
-    assert (accuracy["value"], accuracy["high"]) == (1.0, 1.0)
-    assert accuracy["low"] == pytest.approx(low, abs=1e-6)
+    accuracy = found.decisions["0.5"].accuracy
+    assert (accuracy.value, accuracy.high) == (1.0, 1.0)
+    assert accuracy.low == pytest.approx(low, abs=1e-6)
     if patients > 3:
-        for name in ("auroc", "auprc"):
-            assert found[name]["value"] == found[name]["high"] == 1.0
-            assert found[name]["low"] < low < 1
+        for area in (found.auroc, found.auprc):
+            assert area.value == area.high == 1.0
+            assert area.low < low < 1
 
 
 @given(CASES, st.integers(1, 60), st.integers(0, 2**32 - 1))
@@ -186,15 +184,14 @@ def test_no_interval_excludes_its_own_figure(cases: list[tuple[int, int, int]], 
     labels, scores, _ = (np.array(column) for column in zip(*cases, strict=True))
     groups = np.random.default_rng(seed).integers(0, patients, len(labels)).astype(str)
     found = metrics.metrics(labels, two(list(scores / 20)), groups, TWO, 0.3)
-    points = found["decisions"].values()
-    for each in [found[name] for name in metrics.RANKED] + [
-        point[name] for point in points for name in metrics.DECIDED
-    ]:
-        if each["low"] is None:
-            assert "at least 2 patients" in each["reason"] or "no image" in each["reason"]
+    points = found.decisions.values()
+    every = [getattr(found, name) for name in metrics.RANKED]
+    for each in every + [getattr(point, name) for point in points for name in metrics.DECIDED]:
+        if each.low is None:
+            assert "at least 2 patients" in each.reason or "no image" in each.reason
         else:
-            assert 0 <= each["low"] <= each["value"] <= each["high"] <= 1
-            assert "reason" not in each
+            assert 0 <= each.low <= each.value <= each.high <= 1
+            assert each.reason == ""
 
 
 def test_a_calibrated_model_is_not_excluded_from_its_own_interval() -> None:
@@ -204,7 +201,7 @@ def test_a_calibrated_model_is_not_excluded_from_its_own_interval() -> None:
         rng = np.random.default_rng(seed)
         positive = rng.random(300)
         labels = (rng.random(300) < positive).astype(np.int64)
-        error = metrics.metrics(labels, two(list(positive)), alone(300), TWO, None)["ece"]
-        assert error["low"] <= error["value"] <= error["high"]
-        held.append(error["low"] == 0)
+        error = metrics.metrics(labels, two(list(positive)), alone(300), TWO, None).ece
+        assert error.low <= error.value <= error.high
+        held.append(error.low == 0)
     assert sum(held) >= 17, "of 20 with probability 0.95, fewer than 17 come in 1.6 %"

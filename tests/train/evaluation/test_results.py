@@ -10,6 +10,7 @@ import pytest
 
 from train import tables
 from train.evaluation import metrics, results
+from train.evaluation.phase_metrics import Estimate, to_json
 
 # Exact bounds of twelve and of six patients without a mistake.
 ALL_RIGHT, ALL_RIGHT_OF_SIX = "1.000 [0.735, 1.000]", "1.000 [0.541, 1.000]"
@@ -24,7 +25,7 @@ def folder(place: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tu
     groups = np.array([f"p{number}" for number in range(12)])
     measured: dict[str, Any] = {}
     for phase in phases:
-        split = metrics.metrics(labels, probabilities, groups, names, 0.3 if classes == 2 else None)
+        split = to_json(metrics.metrics(labels, probabilities, groups, names, 0.3 if classes == 2 else None))
         measured[phase] = {"val": split, "test": split}
         if classes == 2:
             measured[phase]["threshold"] = {"value": 0.3, "interval": [0.1, 0.9], "chosen_by": "hand"}
@@ -81,10 +82,9 @@ def test_the_summary_of_three_classes_has_each(tmp_path: Path) -> None:
 
 def test_what_is_not_defined_says_why() -> None:
     """No dash and no nan: the reason, in place of the figure or beside it."""
-    lacking = {"value": None, "low": None, "high": None, "reason": "test holds no image of B"}
-    assert results.interval(lacking) == "not defined: test holds no image of B"
-    few = {"value": 0.75, "low": None, "high": None, "reason": "an interval needs at least 2 patients; test holds 1"}
-    assert results.interval(few) == "0.750 (an interval needs at least 2 patients; test holds 1)"
+    assert str(Estimate(None, None, None, "test holds no image of B")) == "not defined: test holds no image of B"
+    few = "an interval needs at least 2 patients; test holds 1"
+    assert str(Estimate(0.75, None, None, few)) == f"0.750 ({few})"
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_the_rest_is_measured_if_leaks_are_dropped(run: Trained, tmp_path: Path)
     assert "8 of its 12 test images" in refusal(run, manifest, tmp_path)
     found = evaluate(run, manifest, tmp_path, drop_leaks=True)
     assert found.check == external_validation.Check(("source", "file", "pixels", "patient"), 8, ())
-    assert found.metrics["images"] == 4
+    assert found.metrics.images == 4
 
 
 def test_the_runs_own_test_images_are_no_leak(run: Trained, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_figures_numbers_and_settings_are_in_the_logs(drawn_run: Callable[..., P
             (event,) = found.Tensors(tag)
             assert tf.io.decode_png(event.tensor_proto.string_val[2]).shape[2] == 3
     logged = [tf.make_ndarray(event.tensor_proto) for event in found.Tensors("test/accuracy (chosen)")]
-    decided = [phase["test"]["decisions"]["chosen"]["accuracy"]["value"] for phase in run.metrics.values()]
+    decided = [phase.test.decisions["chosen"].accuracy.value for phase in run.metrics.values()]
     assert logged == pytest.approx(decided)
     metadata = found.SummaryMetadata(SESSION_START_INFO_TAG)
     settings = parse_session_start_info_plugin_data(metadata.plugin_data.content).hparams

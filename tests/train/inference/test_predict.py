@@ -19,6 +19,7 @@ from manifests import contract
 from train import tables
 from train.cli import main
 from train.evaluation import results
+from train.evaluation.phase_metrics import to_json
 from train.inference import files, predict, predictor
 
 
@@ -238,7 +239,7 @@ def test_predictions_of_a_sets_own_files_are_the_runs(image_set: Callable[..., P
 
     measured = CliRunner().invoke(main, ["evaluate", str(run), str(manifest), "--root", str(root), "--json"])
     assert measured.exit_code == 0, measured.output
-    found, expected = json.loads(measured.stdout), results.read(run).metrics["fine-tuned"]["test"]
+    found, expected = json.loads(measured.stdout), to_json(results.read(run).metrics["fine-tuned"].test)
     assert found["auroc"] == expected["auroc"]
     assert found["brier"] == pytest.approx(expected["brier"], abs=1e-5)
     for point, decided in expected["decisions"].items():

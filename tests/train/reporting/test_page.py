@@ -52,12 +52,12 @@ def test_a_run_is_shown_with_all_that_belongs_to_it(drawn_run: DrawnRun, tmp_pat
     """Numbers with intervals, the confusion matrices, all figures with words and tables, images, settings, limits."""
     run = drawn_run(tmp_path)
     shown = write(run, root=tmp_path)
-    found = json.loads((run / "metrics.json").read_text())
+    found = results.read(run).metrics
     words = text(shown).replace("\N{NO-BREAK SPACE}", " ")
     for phase in found.values():
-        for way in phase["test"]["decisions"].values():
-            assert results.interval(way["balanced_accuracy"]) in words
-            rows = " ".join(f"class{index} {' '.join(map(str, row))}" for index, row in enumerate(way["confusion"]))
+        for way in phase.test.decisions.values():
+            assert str(way.balanced_accuracy) in words
+            rows = " ".join(f"class{index} {' '.join(map(str, row))}" for index, row in enumerate(way.confusion))
             assert rows in words
     titles = re.findall(r"<figcaption>(.*?)</figcaption>", shown)
     assert titles == [
@@ -65,7 +65,7 @@ def test_a_run_is_shown_with_all_that_belongs_to_it(drawn_run: DrawnRun, tmp_pat
         "Threshold, fine-tuned",
     ]  # fmt: skip
     assert "Fine-tuning starts with epoch 3." in html.unescape(shown)
-    assert f"The chosen threshold is {found['fine-tuned']['threshold']['value']:.3f}." in html.unescape(shown)
+    assert f"The chosen threshold is {found['fine-tuned'].threshold.value:.3f}." in html.unescape(shown)
     assert words.count("Numbers of ") == 6
     assert "strongest in the upper left" in shown
     assert "One image of 8 is 12.50 points of accuracy." in words

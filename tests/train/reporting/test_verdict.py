@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from train.evaluation.phase_metrics import Estimate, Metrics, OperatingPoint, PhaseMetrics
 from train.evaluation.results import Finished
 from train.reporting.verdict import verdict
 
@@ -14,14 +15,19 @@ NONE, SECOND, FIRST = "no evidence of a difference", "the second is better", "th
 
 def run(name: str, *phases: str) -> Finished:
     """A run with figures of 40 test images."""
-    figure = {"value": 0.9, "low": 0.8, "high": 0.95}
-    test = {
-        "images": 40,
-        "patients": 16,
-        "auroc": figure,
-        "decisions": {"0.5": {"accuracy": figure}, "chosen": {"accuracy": figure}},
-    }
-    return Finished(name, {}, {phase: {"test": test} for phase in phases}, pd.DataFrame(), pd.DataFrame())
+    figure = Estimate(0.9, 0.8, 0.95)
+    point = OperatingPoint(figure, figure, figure, figure, figure, confusion=[[18, 2], [2, 18]])
+    test = Metrics(
+        images=40,
+        patients=16,
+        auroc=figure,
+        auprc=figure,
+        brier=figure,
+        ece=figure,
+        decisions={"0.5": point, "chosen": point},
+    )
+    metrics = {phase: PhaseMetrics(val=test, test=test) for phase in phases}
+    return Finished(name, {}, metrics, pd.DataFrame(), pd.DataFrame())
 
 
 def differences(first: str, second: str, *words: str) -> pd.DataFrame:

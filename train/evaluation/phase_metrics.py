@@ -1,0 +1,170 @@
+"""What is measured of a phase of training, as metrics.json has it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cattrs
+import numpy as np
+
+# What has a default is left out of the JSON where it is that; what is wrong in it is a ValueError, TypeError or the like.
+_CONVERTER = cattrs.Converter(
+    omit_if_default=True, detailed_validation=False, unstruct_collection_overrides={tuple: list}
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval over the patients, rounded; where one is not defined, it is None for a `reason`."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, value: float, low: float, high: float, lacking: str) -> "Estimate":
+        """Of numbers, nan where not defined; `lacking` says why, if one is."""
+        first, *bounds = (round(float(number), 6) if np.isfinite(number) else None for number in (value, low, high))
+        return cls(first, bounds[0], bounds[1], lacking if None in (first, *bounds) else "")
+
+    def __str__(self) -> str:
+        """`0.838 [0.801, 0.871]`, or why the figure or its interval is not defined."""
+        if self.value is None:
+            return f"not defined: {self.reason}"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f} ({self.reason})"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The figures of decisions: at a threshold, or for the most probable class; over several classes the mean."""
+
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    f1: Estimate
+    confusion: list[list[int]]  # rows true, columns predicted
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """The figures of one of several classes against the rest."""
+
+    auroc: Estimate
+    auprc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    f1: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """All figures on the images of a split. `decisions` are by operating point: `0.5` and `chosen`, or `most probable`."""
+
+    images: int
+    patients: int
+    positive: str | None = None  # of two classes
+    auroc: Estimate
+    auprc: Estimate
+    brier: Estimate
+    ece: Estimate  # expected calibration error
+    decisions: dict[str, OperatingPoint]
+    per_class: dict[str, ClassMetrics] = field(default_factory=dict)  # of more than two
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An image is called positive if its probability is at least `value`.
+
+    Every threshold t with low < t <= high, `interval`, decides the validation images alike; where `low` is 0, so does 0.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    chosen_by: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a temperature changes."""
+
+    brier: Estimate
+    ece: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The temperature that the logits were divided by, and the scores without it."""
+
+    temperature: float
+    reason: str = ""  # why it says nothing
+    val_before: Scores
+    test_before: Scores | None = None
+
+
+@dataclass(frozen=True)
+class Means:
+    """The mean over originals and over augmented images."""
+
+    original: float
+    augmented: float
+
+
+@dataclass(frozen=True)
+class OfAugmentation:
+    """How the augmented images of a class differ from its originals; `train.evaluation.augmentation` has the terms."""
+
+    originals: int
+    augmented: int
+    patients: int
+    probe: Estimate
+    score: Estimate
+    probability: Means | None = None
+    right: Means | None = None
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The same of all classes that have both kinds of images in `split`; in the `precision` of the activations."""
+
+    split: str
+    precision: str
+    classes: dict[str, OfAugmentation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseMetrics:
+    """All that is measured of a phase, `test` if the set has test images."""
+
+    calibration: Calibration | None = None
+    threshold: Threshold | None = None  # of two classes
+    val: Metrics
+    test: Metrics | None = None
+    augmentation: Augmentation | None = None  # of the last phase
+
+    @property
+    def split(self) -> str:
+        """The split whose figures count: test, if there is one."""
+        return "test" if self.test else "val"
+
+    @property
+    def measured(self) -> Metrics:
+        """The figures of that split."""
+        return self.test or self.val
+
+
+def to_json(measured: object) -> Any:
+    """Any of these, or a mapping to them, as JSON values."""
+    return _CONVERTER.unstructure(measured)
+
+
+def from_json(read: Mapping[str, Any]) -> dict[str, PhaseMetrics]:
+    """The phases of a metrics.json, read.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it isn't one; the kind is that of the first thing amiss.
+    """
+    return _CONVERTER.structure(read, dict[str, PhaseMetrics])
