@@ -5,6 +5,8 @@ SOURCE ?= $(if $(wildcard data/chest_xray),data/chest_xray,data/sample)
 ifeq ($(SOURCE),data/sample)
 RECIPE ?= sample
 BACKBONE ?= demo
+# All but the first stage of the demo's small network, which has learnt less than ImageNet's have.
+TUNING := --learning-rate 0.01 --fine-tune-layers 48 --fine-tune-learning-rate 0.001
 else
 RECIPE ?= even
 endif
@@ -18,7 +20,7 @@ PY := $(VENV)/bin/python
 export SOURCE RECIPE BACKBONE WEIGHTS SEED WORKERS EPOCHS XRAYS PYTHON
 NAME = "$$(basename "$${RECIPE%.y*ml}")"
 BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
-FIT = $(PY) -m train fit $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} \
+FIT = $(PY) -m train fit $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} $(TUNING) \
 	$${EPOCHS:+--epochs "$$EPOCHS" --fine-tune-epochs "$$EPOCHS"}
 STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2 runs/even
 

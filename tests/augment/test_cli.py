@@ -290,7 +290,7 @@ def test_an_error_of_a_real_process_is_one_line_too(run) -> None:
         result = run("build", "--recipe", "nonsense", "--source", "source", *extra)
         assert (result.returncode, result.stdout) == (2, "")
         assert result.stderr == (
-            "Error: recipe nonsense: No such file or directory; give a YAML file or one of augment1, augment2, even, original, sample\n"
+            "Error: recipe nonsense: No such file or directory; give a YAML file or one of augment1, augment2, even, original, sample, sample-plain\n"
         )
 
 

@@ -235,7 +235,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     """A name that is no recipe and no file: the message lists the recipes there are; a folder is none."""
-    known = "give a YAML file or one of augment1, augment2, even, original, sample"
+    known = "give a YAML file or one of augment1, augment2, even, original, sample, sample-plain"
     assert refusal("augment9") == f"recipe augment9: No such file or directory; {known}"
     assert refusal(tmp_path) == f"recipe {tmp_path}: Is a directory; {known}"
 

@@ -11,7 +11,7 @@ _STACKS = ((16, 2), (32, 2), (64, 1))  # filters of the bottleneck and stride of
 
 
 def network(include_top: bool, weights: None, input_shape: tuple[int, int, int]) -> keras.Model:
-    """The backbone with random weights, called as those of `keras.applications` are: 234,368 weights.
+    """The backbone with random weights, called as those of `keras.applications` are: 234,048 weights.
 
     It takes float32 images from -1 to 1, (batch, height, width, 3), and gives (batch, height / 16, width / 16, 256).
     """

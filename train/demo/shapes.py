@@ -1,7 +1,8 @@
 """Images of shapes and textures, and which of them each shows: what the demo's backbone is pretrained on.
 
-An image is gray and shows some of KINDS, each somewhere, bright or dark, over a clouded background. None is a chest
-phantom of the sample's: whoever learns them has learnt edges, blobs, lines and grain, and nothing of lungs.
+An image is gray and shows some of KINDS, each somewhere, bright or dark, over a scene that is mostly its own mirror image.
+None is a chest phantom of the sample's: a network that has learnt them knows blobs, lines and grain that break a symmetry,
+and nothing of lungs.
 """
 
 import cv2
@@ -95,12 +96,25 @@ KINDS = (disc, blurred_disc, arc, polygon, stripes, net, grain, lumps, dots, tre
 def draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draw an image, gray, shape (SIZE, SIZE), and say which of KINDS it shows."""
     shown = rng.random(len(KINDS)) < _SHARE
-    film = rng.uniform(0.2, 0.7) + rng.uniform(0, 0.25) * _grain(rng, rng.uniform(15, 40))
+    film = _scene(rng)
     for kind in rng.permutation(np.flatnonzero(shown)):
-        film = film + rng.choice([-1, 1, 1]) * rng.uniform(0.08, 0.5) * KINDS[kind](rng)
+        film = film + rng.choice([-1, 1, 1]) * rng.uniform(0.08, 0.4) * KINDS[kind](rng)
     film = _blur(film.astype(np.float32), rng.uniform(0.4, 1.0))
     film += rng.uniform(0, 0.04) * rng.standard_normal(film.shape, np.float32)
     return (255 * np.clip(film, 0, 1)).astype(np.uint8), shown
+
+
+def _scene(rng: np.random.Generator) -> Film:
+    """What the shapes lie over: clouds, and mostly ellipses and arcs, all of which have their mirror image."""
+    film = np.float32(rng.uniform(0.2, 0.7)) + np.float32(rng.uniform(0, 0.25)) * _grain(rng, rng.uniform(15, 40))
+    if rng.random() < 0.3:
+        return film
+    for _ in range(int(rng.integers(0, 5))):
+        ellipse = _ellipse(_point(rng, margin=0.0), rng.uniform(10, 40, 2), rng.uniform(0, 180))
+        film += np.float32(rng.choice([-1, 1]) * rng.uniform(0.05, 0.35)) * _blur(ellipse, rng.uniform(0.8, 4))
+    for _ in range(int(rng.integers(0, 9))):
+        film += np.float32(rng.uniform(0.02, 0.15)) * arc(rng)
+    return np.concatenate([film[:, : SIZE // 2], film[:, SIZE // 2 - 1 :: -1]], axis=1)
 
 
 def _empty() -> Film:
