@@ -65,7 +65,8 @@ class BuildPlan(NamedTuple):
         """How the groups of its sources were found, as far as they are readable."""
         sources = self.scanned.sources
         unreadable = sources["source"].isin([entry.source for entry in self.unreadable])
-        return describe_groups(sources[~unreadable], self.recipe.group, self.scanned.list_format, self.scanned.tag)
+        recipe, scanned = self.recipe, self.scanned
+        return describe_groups(sources[~unreadable], recipe.group, scanned.list_format, scanned.tag, recipe.group_name)
 
     @property
     def versions(self) -> dict[str, str]:

@@ -71,9 +71,9 @@ def print_faults(faults: "list[Fault]") -> None:
 
 def print_audit(report: dict[str, Any]) -> None:
     """The findings, of long lists the first few."""
-    say(f"{report['images']:,} images of {report['groups']:,} patients (groups) in {report['source']}")
+    say(f"{report['images']:,} images of {report['groups']:,} groups in {report['source']}")
     if report["groups_unknown"]:
-        say(f"Patients unknown: {report['groups_unknown']}")
+        say(f"Groups unknown: {report['groups_unknown']}")
     for warning in report["warnings"]:
         say(f"Warning: {warning}.")
     for split, counts in report["counts"].items():
@@ -90,7 +90,7 @@ def print_audit(report: dict[str, Any]) -> None:
     _print_first("unreadable or no image", [f"{e['source']}: {e['reason']}" for e in report["unreadable"]])
     _print_first("notes on images that are used", [f"{e['source']}: {e['note']}" for e in report["notes"]])
     groups = [f"{e['group']}: {', '.join(e['images'])}" for e in report["groups_in_several_splits"]]
-    _print_first("patients in several splits", groups)
+    _print_first("groups in several splits", groups)
     for kind in ("byte_identical", "pixel_identical", "near_identical"):
         across_first = sorted(report[kind], key=lambda found: ("splits" not in found["where"], found["where"]))
         lines = [f"{' = '.join(found['files'])} ({found['where']})" for found in across_first]

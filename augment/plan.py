@@ -73,7 +73,7 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
     elif drop_leaks:  # first: which of two labels is right, no split says
         _refuse_conflicts(sources)
     sources = sources.assign(unit=_units(sources), split=_own_split(sources, recipe))
-    sources, leaking = _without_leaks(sources, drop_leaks=drop_leaks)
+    sources, leaking = _without_leaks(sources, recipe.group_name, drop_leaks=drop_leaks)
     if not drop_conflicts:
         _refuse_conflicts(sources)
     left_out += leaking
@@ -135,12 +135,12 @@ def _lack(sources: pd.DataFrame, in_pool: "pd.Series[bool]", split: str, label: 
         )
     if groups < len(wanted):
         return (
-            f"{label} in {split}: {wants}, but the class has {groups} group{'s' * (groups != 1)} (patients) and needs at "
-            f"least {len(wanted)}, one each for {', '.join(wanted)}; add images of other patients, or set "
+            f"{label} in {split}: {wants}, but the class has {groups} {recipe.group_names if groups != 1 else recipe.group_name} "
+            f"and needs at least {len(wanted)}, one each for {', '.join(wanted)}; add images of other {recipe.group_names}, or set "
             + " or ".join(f"{name}: 0" for name in wanted if name != "train")
         )
     return (
-        f"{label} in {split}: {wants}, but no source of that class came to be there: its {groups} groups (patients) stand "
+        f"{label} in {split}: {wants}, but no source of that class came to be there: its {groups} {recipe.group_names} stand "
         "in other classes too, in too many combinations; add images, or set val: 0"
     )
 
@@ -180,7 +180,7 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
     has_test, has_val = (split == "test").any(), (split == "val").any()
     if not has_test and not has_val and recipe.val + recipe.test >= 1:
         raise PlanError(
-            f"val {recipe.val:g} and test {recipe.test:g} are shares of all groups (patients), and leave none to train on; "
+            f"val {recipe.val:g} and test {recipe.test:g} are shares of all {recipe.group_names}, and leave none to train on; "
             "lower one"
         )
     pool = sources.loc[split == "", ["unit", "group", "label"]]
@@ -257,28 +257,28 @@ def _units(sources: pd.DataFrame) -> np.ndarray:
     return np.array([root(number) for number in joined], dtype=np.int64)[group]
 
 
-def _without_leaks(sources: pd.DataFrame, *, drop_leaks: bool) -> tuple[pd.DataFrame, list[Rejected]]:
-    """Refuse or leave out what shares a patient or an image with another of the source's own splits."""
+def _without_leaks(sources: pd.DataFrame, name: str, *, drop_leaks: bool) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Refuse or leave out what shares a group (called `name`) or an image with another of the source's own splits."""
     rank = sources["split"].map({"": 0, "train": 0, "val": 1, "test": 2})
     leaks = sources[rank < rank.groupby(sources["unit"]).transform("max")]
     if leaks.empty:
         return sources, []
     if not drop_leaks:
-        _refuse_leaks(sources)
+        _refuse_leaks(sources, name)
     strict = sources.loc[rank.sort_values(kind="stable").index].drop_duplicates("unit", keep="last").set_index("unit")
     left_out = [
         Rejected(
             leak.source,
-            f"dropped: its patient or image is in {strict.split[leak.unit]} too ({strict.source[leak.unit]})",
+            f"dropped: its {name} or image is in {strict.split[leak.unit]} too ({strict.source[leak.unit]})",
         )
         for leak in leaks.itertuples()
     ]
     return sources.drop(leaks.index).reset_index(drop=True), left_out
 
 
-def _refuse_leaks(sources: pd.DataFrame) -> None:
+def _refuse_leaks(sources: pd.DataFrame, name: str) -> None:
     side = sources["split"].replace("", "train")
-    for column, what in (("group", "patient"), ("source_sha256", "identical image")):
+    for column, what in (("group", name), ("source_sha256", "identical image")):
         first_side = side.groupby(sources[column]).transform("first")
         if (side != first_side).any():
             at = int((side != first_side).to_numpy().argmax())

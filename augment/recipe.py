@@ -17,6 +17,7 @@ from augment import list_format
 from augment.list_format import ListFormat
 from common.errors import UserError
 from common.images import MAX_PIXELS
+from manifests.contract import GROUP_NAME
 
 RECIPES = Path(__file__).parent / "recipes"
 KERAS_AFFINE = "KerasAffine"  # the transforms that are Evenset's own; all others are albumentations'
@@ -73,6 +74,7 @@ class Recipe:
     value_range: tuple[float, float] | None = None  # samples of more than 8 bits that are black, white; None: declared
     seed: int = 0
     group: str = KERMANY  # matched at the start of a file name; its first group is whom the image shows
+    group_name: str = "group"  # what messages and pages call a group, in the singular: patient, cup
     group_tag: str | None = (
         None  # of DICOM files, the tag that says whom they show, as PatientID; it is hashed with a key
     )
@@ -92,6 +94,11 @@ class Recipe:
     def uses_albumentations(self) -> bool:
         """Whether it names a transform of albumentations', which take long to import."""
         return not names_of(json.loads(self.transforms)) <= {KERAS_AFFINE, ONE_OF}
+
+    @property
+    def group_names(self) -> str:
+        """What several groups are called."""
+        return f"{self.group_name}s"
 
     @property
     def targets(self) -> dict[str, int | None]:
@@ -159,6 +166,8 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked[key] = share(key, checked[key])
     if checked.get("augmented_share") is not None:
         checked["augmented_share"] = _augmented_share(checked["augmented_share"], path)
+    if not GROUP_NAME.fullmatch(str(checked.get("group_name", "group"))):
+        raise RecipeError(f"{path}: group_name is {checked['group_name']!r}, expected a word such as patient")
     if "augment" in checked:
         checked["augment"] = _splits(checked["augment"], path)
     if not isinstance(checked.get("keep_source_val", False), bool):

@@ -24,6 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
 SAMPLE_NOTICE = "Synthetic chest phantoms drawn by Evenset"  # how the notice of the built-in sample begins
+GROUP_NAME = re.compile(r"[^\W\d_][\w -]{0,29}")
 _NUMBERS = {"variant": 0, "seed": 0, "width": 1, "height": 1}  # column -> smallest value
 _DIGESTS = ("source_sha256", "sha256")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -37,6 +38,12 @@ class ContractError(UserError):
 def card_path(manifest: Path) -> Path:
     """Where the card of `manifest` lies: NAME.json beside NAME.csv."""
     return manifest.with_suffix(".json")
+
+
+def group_name(said: Any) -> str:
+    """What a card's recipe, or a run's settings, call a group, in the singular: patient, say."""
+    name = said.get("group_name") if isinstance(said, dict) else None
+    return name if isinstance(name, str) and GROUP_NAME.fullmatch(name) else "group"
 
 
 def is_manifest(path: Path) -> bool:

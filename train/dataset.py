@@ -43,6 +43,11 @@ class Dataset(NamedTuple):
         return self.classes[1] if len(self.classes) == 2 else None
 
     @property
+    def group_name(self) -> str:
+        """What its recipe calls a group: patient, say."""
+        return contract.group_name(self.card.get("recipe"))
+
+    @property
     def is_sample(self) -> bool:
         """Whether it was built from the built-in sample."""
         return str(self.card.get("notice") or "").startswith(contract.SAMPLE_NOTICE)
@@ -116,7 +121,7 @@ def _fix_for_absence(card: dict[str, Any], split: str) -> str:
         return "build the set with val above 0"
     if split == "val" and recipe.get("keep_source_val"):
         return "add some to the source's val folder, or leave keep_source_val out of the recipe and build the set again"
-    return "add images of that class, of other patients, to the source, and build the set again"
+    return f"add images of that class, of other {contract.group_name(recipe)}s, to the source, and build the set again"
 
 
 def expect_files(dataset: Dataset, manifest: Path) -> None:

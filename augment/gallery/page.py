@@ -150,7 +150,7 @@ def _page(
         script=Markup(script),  # noqa: S704
         style_hash=html.policy_hash(style),
         script_hash=html.policy_hash(script),
-        data=_data(chosen, urls, likeness, extremes(chosen, ssim, _STRIP)),
+        data=_data(chosen, urls, likeness, extremes(chosen, ssim, _STRIP), contract.group_name(card.get("recipe"))),
         card=card,
         manifest=manifest,
         private=private,
@@ -171,6 +171,7 @@ def _page(
         measures=_measures(likeness),
         histograms=histograms(rows.loc[rows["variant"] > 0, "transform"], summary.recipe_of(card)),
         groups=summary.groups(card),
+        group_name=contract.group_name(card.get("recipe")),
         form=summary.image_form(card),
         has_affine="KerasAffine" in str(card.get("recipe")),
     )
@@ -203,7 +204,9 @@ def _likeness(rows: pd.DataFrame, ssim: dict[str, float | None]) -> dict[str, An
     } | spread
 
 
-def _data(rows: pd.DataFrame, urls: dict[str, str], likeness: Compared, strips: list[Extremes]) -> dict[str, Any]:
+def _data(
+    rows: pd.DataFrame, urls: dict[str, str], likeness: Compared, strips: list[Extremes], group_name: str
+) -> dict[str, Any]:
     """What the script draws: sources with their images in the manifest's order, short, since there may be many."""
     there = [url for url in urls.values() if url]
     base = os.path.commonprefix(there)  # noqa: RUF071  # of data URLs as well: JPEGs begin alike
@@ -229,6 +232,7 @@ def _data(rows: pd.DataFrame, urls: dict[str, str], likeness: Compared, strips: 
         )
     return {
         "base": base,
+        "groupName": group_name,
         "labels": labels,
         "aspect": float(rows["height"].median() / rows["width"].median()),
         "sources": list(sources.values()),

@@ -1,4 +1,4 @@
-"""Whom an image shows, read from its name: the group that splitting keeps together, usually the patient."""
+"""Whom an image shows, read from its name: the group that splitting keeps together, such as a patient."""
 
 import re
 import unicodedata
@@ -26,6 +26,7 @@ class Groups(NamedTuple):
     suggestion: str = ""  # a pattern that would match most names and join several files each
     list_format: ListFormat | None = None  # how the list was read, of a source that is one
     tag: str = ""  # by which DICOM files were grouped before all else
+    name: str = "group"  # what the recipe calls one
 
     @property
     def are_known(self) -> bool:
@@ -37,30 +38,30 @@ class Groups(NamedTuple):
         """What to say where names don't match; empty if all do."""
         if self.matched == self.of:
             return ""
+        alone = f"counts as a {self.name} of its own, and a {self.name} may be in several splits"
         if self.tag and self.matched:
             return (
                 f"{self.of - self.matched:,} of {self.of:,} images (such as {self.example}) have no {self.tag}, and nothing else "
-                "names their group, so each of those counts as a patient of its own, and a patient may be in several splits"
+                f"names their group, so each of those {alone}"
             )
         if self.list_format and self.list_format.group:
             return (
                 f"the column {self.list_format.group} names no group for {self.of - self.matched:,} of {self.of:,} images (not for "
-                f"{self.example}), so each of those counts as a patient of its own, and a patient may be in several splits"
+                f"{self.example}), so each of those {alone}"
             )
         if self.list_format and not self.matched:
             return (
-                f"the list names no groups, so each of its {self.of:,} images counts as a patient of its own, and a patient may be "
-                "in several splits; in the recipe, give the column of the patient, `list: {group: COLUMN}`, or a `group` pattern "
-                "that finds it in the path"
+                f"the list names no groups, so each of its {self.of:,} images {alone}; in the recipe, give the column of the "
+                f"{self.name}, `list: {{group: COLUMN}}`, or a `group` pattern that finds it in the path"
             )
         advice = (
             f"in the recipe, try `group: '{self.suggestion}'`"
             if self.suggestion
-            else "give the recipe a `group` pattern, or `group: '(.+)'` if each file is of another patient"
+            else f"give the recipe a `group` pattern, or `group: '(.+)'` if each file is of another {self.name}"
         )
         return (
             f"the group pattern {self.pattern} matches {self.matched:,} of {self.of:,} file names (not {self.example}), so "
-            f"each other file counts as a patient of its own, and a patient may be in several splits; {advice}"
+            f"each other file {alone}; {advice}"
         )
 
 
@@ -100,7 +101,7 @@ def groups_of_list(files: pd.DataFrame, pattern: str, default: str) -> list[str]
 
 
 def describe_groups(
-    sources: pd.DataFrame, pattern: str, list_format: ListFormat | None = None, tag: str = ""
+    sources: pd.DataFrame, pattern: str, list_format: ListFormat | None = None, tag: str = "", name: str = "group"
 ) -> Groups:
     """How the groups of some sources were found.
 
@@ -109,11 +110,12 @@ def describe_groups(
         pattern: that their groups were looked for by.
         list_format: how the list was read, of a source that is one.
         tag: by which DICOM files were grouped, if they were.
+        name: what the recipe calls one.
     """
     unknown = sources.loc[sources["group"] == sources["source"], "source"]
     names = [name.rpartition("/")[2] for name in unknown]
     example, suggestion = (names[0], _suggest(names)) if names else ("", "")
-    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion, list_format, tag)
+    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion, list_format, tag, name)
 
 
 def _by_name(source: str, pattern: str) -> str:

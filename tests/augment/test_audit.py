@@ -63,12 +63,12 @@ def test_a_folder_without_fault_is_counted(source: Path, audit) -> None:
     assert report["height"] == {"least": 20, "median": 36, "most": 36}
     for kind in ("unreadable", "groups_in_several_splits", "byte_identical", "pixel_identical", "near_identical"):
         assert report[kind] == []
-    assert result.stdout.startswith(f"16 images of 11 patients (groups) in {source}\n")
+    assert result.stdout.startswith(f"16 images of 11 groups in {source}\n")
     for line in (
         "  test   NORMAL 2, b 2",
         "  train  NORMAL 5, b 7",
         "  width: 48 to 60, median 48",
-        "0 patients in several",
+        "0 groups in several",
     ):
         assert line in result.stdout
     assert sorted((path, path.lstat().st_mtime_ns) for path in source.rglob("*")) == before
@@ -127,7 +127,7 @@ def test_a_patient_in_several_splits_is_found(source: Path, audit) -> None:
     number_alone = r"person(\d+)"
     result, report = audit("--group", number_alone)
     assert report["groups_in_several_splits"] == [{"group": "6", "images": {"test": 1, "train": 3}}]
-    assert "1 patients in several splits:\n  6: test, train\n" in result.stdout
+    assert "1 groups in several splits:\n  6: test, train\n" in result.stdout
     assert audit("--strict")[0].exit_code == 0
     audit("--strict", "--group", number_alone, exit_code=1)
 
@@ -281,7 +281,7 @@ def build(tmp_path: Path, source: Path, call):
 
 def same_patient(source: Path) -> tuple[str, str, str]:
     xray(1).save(source / "test" / "NORMAL" / "IM-0002-0009.jpeg")
-    return "patient", "test/NORMAL/IM-0002-0009.jpeg", "train/NORMAL/IM-0002-0001.jpeg"
+    return "group", "test/NORMAL/IM-0002-0009.jpeg", "train/NORMAL/IM-0002-0001.jpeg"
 
 
 def same_image(source: Path) -> tuple[str, str, str]:
@@ -307,7 +307,7 @@ def test_a_build_refuses_a_leak_or_drops_it_from_train(tmp_path: Path, source: P
     assert card["rejected"] == [
         {
             "source": in_train,
-            "reason": f"dropped: its patient or image is in test too ({in_test})",
+            "reason": f"dropped: its group or image is in test too ({in_test})",
             "source_sha256": "",
         }
     ]
@@ -375,7 +375,7 @@ def test_the_same_broken_file_in_two_splits_is_no_leak(source: Path, call) -> No
 
 def test_patients_that_no_name_shows_are_unknown(audit) -> None:
     """Names that the pattern doesn't match: no assurance that no patient is in two splits."""
-    assert "Patients unknown" not in audit("--group", "(.+)")[0].stdout
+    assert "Groups unknown" not in audit("--group", "(.+)")[0].stdout
     result, report = audit("--group", r"(\d{8})_")
     count = report["images"]
-    assert rf"Patients unknown: the group pattern (\d{{8}})_ matches 0 of {count} file names" in result.stdout
+    assert rf"Groups unknown: the group pattern (\d{{8}})_ matches 0 of {count} file names" in result.stdout

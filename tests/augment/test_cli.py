@@ -249,7 +249,7 @@ def patient_in_two_splits(folder: Path) -> list[str]:
     image = (folder / "source" / "train" / "NORMAL" / "IM-0001-0001.jpeg").read_bytes()
     (folder / "source" / "test" / "NORMAL" / "IM-0001-0002.jpeg").write_bytes(image + b"another file")
     return [
-        "one patient in two splits: test/NORMAL/IM-0001-0002.jpeg is in test, train/NORMAL/IM-0001-0001.jpeg in train"
+        "one group in two splits: test/NORMAL/IM-0001-0002.jpeg is in test, train/NORMAL/IM-0001-0001.jpeg in train"
     ]
 
 

@@ -172,7 +172,7 @@ def test_leaks_can_be_dropped_from_the_train_side(sources: pd.DataFrame, keep_so
         if source not in set(clear["source"]):
             assert re.fullmatch(r"dropped: the same image is [AB] too \(.+\)", reason)
             continue
-        twin = re.fullmatch(r"dropped: its patient or image is in (test|val) too \((.+)\)", reason)
+        twin = re.fullmatch(r"dropped: its group or image is in (test|val) too \((.+)\)", reason)
         assert twin
         assert source not in twin[2]
         assert (sources["source"] == twin[2]).any()
@@ -411,7 +411,7 @@ KERMANY = [
         (
             {"group": "IM-1"},
             False,
-            ("one patient in two splits", "test/N/IM-1-1.jpg is in test, train/N/IM-2-1.jpg in train"),
+            ("one group in two splits", "test/N/IM-1-1.jpg is in test, train/N/IM-2-1.jpg in train"),
         ),
         (
             {"source_sha256": sha(2)},
@@ -421,7 +421,7 @@ KERMANY = [
         (
             {"group": "IM-4"},
             True,
-            ("one patient in two splits", "train/N/IM-2-1.jpg is in train, val/N/IM-4-1.jpg in val"),
+            ("one group in two splits", "train/N/IM-2-1.jpg is in train, val/N/IM-4-1.jpg in val"),
         ),
         (
             {"source_sha256": sha(8)},
@@ -472,16 +472,16 @@ def test_one_patient_of_two_classes_stays_on_one_side() -> None:
             [row for row in KERMANY if "P/person" not in row[0] or "1.jpg" not in row[0]] + [KERMANY[4]],
             {"per_class": 10},
             (
-                r"P in val: the recipe wants 2 images, but the class has 1 group \(patients\) and needs at least 2, one each for "
-                "train, val; add images of other patients, or set val: 0"
+                r"P in val: the recipe wants 2 images, but the class has 1 group and needs at least 2, one each for "
+                "train, val; add images of other groups, or set val: 0"
             ),
         ),
         (
             [(f"{c}/{n}.png", "", c, f"{c}{n}", sha(f"{c}{n}")) for c in "NP" for n in range(5 if c == "N" else 2)],
             {"per_class": 10},
             (
-                r"P in val: the recipe wants 2 images, but the class has 2 groups \(patients\) and needs at least 3, one each for "
-                "train, val, test; add images of other patients, or set val: 0 or test: 0"
+                r"P in val: the recipe wants 2 images, but the class has 2 groups and needs at least 3, one each for "
+                "train, val, test; add images of other groups, or set val: 0 or test: 0"
             ),
         ),
         (

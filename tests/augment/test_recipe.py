@@ -95,6 +95,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         max_pixels: 1000000
         value_range: [-1000, 400.5]
         group: (pat\\d+)_
+        group_name: coffee cup
         group_tag: PatientID
         list: {label: finding, where: {view: PA}}
         transforms: [HorizontalFlip, {Rotate: {limit: [-5, 5], p: 1}}, {VerticalFlip: }]
@@ -111,6 +112,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "fit": "crop",
         "format": "png",
         "list": {**ListFormat(label="finding").as_dict(), "where": {"view": ["PA"]}},
+        "group_name": "coffee cup",
         "group_tag": "PatientID",
         "quality": 80,
         "seed": 2**63 - 1,
@@ -119,6 +121,16 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         "group": r"(pat\d+)_",
         "transforms": [{"HorizontalFlip": {}}, {"Rotate": {"limit": [-5, 5], "p": 1}}, {"VerticalFlip": {}}],
     }
+
+
+def test_a_group_is_called_what_the_recipe_calls_it(tmp_path: Path) -> None:
+    """A group, unless it says otherwise; the shipped recipes are of patients."""
+    assert load(str(save(tmp_path, ""))).group_names == "groups"
+    assert load(str(save(tmp_path, "group_name: coffee cup"))).group_names == "coffee cups"
+    assert {load(path.stem).group_name for path in RECIPES.glob("*.yaml")} == {"patient"}
+    for wrong in ("''", "<b>", "[patient]", "3", "a\x00", "x" * 40):
+        with pytest.raises(RecipeError, match=r"group_name is .* expected a word such as patient"):
+            load(str(save(tmp_path, f"group_name: {wrong!r}" if "\x00" in wrong else f"group_name: {wrong}")))
 
 
 def test_one_number_is_a_square(tmp_path: Path) -> None:

@@ -170,8 +170,8 @@ def test_an_image_that_leads_out_of_the_root_is_refused(image_set: Callable[...,
     [
         ({"val": 0}, "build the set with val above 0"),
         ({"val": 0.2, "keep_source_val": True}, "add some to the source's val folder, or leave keep_source_val out"),
-        ({"val": 0.2, "keep_source_val": False}, "add images of that class, of other patients, to the source"),
-        (None, "add images of that class, of other patients, to the source"),
+        ({"val": 0.2, "keep_source_val": False}, "add images of that class, of other groups, to the source"),
+        (None, "add images of that class, of other groups, to the source"),
     ],
 )
 def test_a_class_without_validation_images_is_named_with_what_would_mend_it(

@@ -160,5 +160,6 @@ def fit(
     folder = run or root_of(manifest, root) / "runs" / manifest.stem
     print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": to_json(finished.metrics)})
     say(table(results.summary(finished)))
-    say("In brackets: 95 % intervals by 1,000 resamplings of the patients. Not measured: patients of other places.")
+    name = finished.group_name
+    say(f"In brackets: 95 % intervals by 1,000 resamplings of the {name}s. Not measured: {name}s of other places.")
     say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")

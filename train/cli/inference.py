@@ -116,24 +116,26 @@ def _print_rows(rows: "pd.DataFrame") -> None:
     type=click.Choice(["error", "drop"]),
     default="error",
     show_default=True,
-    help="What to do if the run has learnt from some of the test images, or from others of the same patients.",
+    help="What to do if the run has learnt from some of the test images, or from others of the same groups (patients, say).",
 )
 @click.option(
+    "--other-groups",
     "--other-patients",
+    "other_groups",
     is_flag=True,
-    help="Patients of the same name as the run's are others: of another hospital, say.",
+    help="Groups of the same name as the run's are others: patients of another hospital, say.",
 )
 @of_root
 @as_json
 def evaluate(
-    run: Path, manifest: Path, columns: str, root: Path | None, on_leak: str, *, other_patients: bool, **_: bool
+    run: Path, manifest: Path, columns: str, root: Path | None, on_leak: str, *, other_groups: bool, **_: bool
 ) -> None:
     """Measure RUN on the test images of another set's manifest, or on a list's images, at the run's own threshold.
 
     A list (CSV, TSV, Parquet) has the columns path, looked up below its folder, label and, if you know it, group.
 
-    Images that the run has learnt from are refused: known by their source, their file, their pixels, or their patient.
-    Patients are compared by name if the images have one in common with the run's, or are of its source folder.
+    Images that the run has learnt from are refused: known by their source, their file, their pixels, or their group.
+    Groups (patients, say) are compared by name if the images have one in common with the run's, or are of its source folder.
 
     \b
     Example:
@@ -154,17 +156,21 @@ def evaluate(
         with progress("evaluating", "images") as show:
             if is_list(manifest) and (named or not is_manifest(manifest)):
                 measured = external_validation.measure_list(
-                    trained, manifest, named, show, drop_leaks=drop_leaks, other_patients=other_patients
+                    trained, manifest, named, show, drop_leaks=drop_leaks, other_groups=other_groups
                 )
             else:
                 base = root_of(manifest, root)
                 measured = external_validation.measure(
-                    trained, manifest, base, show, drop_leaks=drop_leaks, other_patients=other_patients
+                    trained, manifest, base, show, drop_leaks=drop_leaks, other_groups=other_groups
                 )
     print_json(to_json(measured.metrics) | {"leak_check": measured.check._asdict()})
-    say(table(results.figures(measured.metrics, trained.threshold, f"{run} on {manifest}")))
+    say(
+        table(
+            results.figures(measured.metrics, trained.threshold, f"{run} on {manifest}", group_name=trained.group_name)
+        )
+    )
     if measured.check.left_out:
-        say(f"Left out, since the run has learnt from them or from their patients: {measured.check.left_out:,} images")
+        say(f"Left out, since the run has learnt from them or from their groups: {measured.check.left_out:,} images")
     for note in measured.check.notes:
         say(note)
 

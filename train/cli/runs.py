@@ -30,7 +30,7 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
         if len(found):
             say("\nThe second less the first, on the same test images:")
             say(table(difference.as_text(found)))
-            say(f"{found['p'].notna().sum()} tests. {difference.TESTS}")
+            say(f"{found['p'].notna().sum()} tests. {difference.tests_in_words(results.read(runs[0]).group_name)}")
 
 
 @click.command()

@@ -16,11 +16,6 @@ from train.evaluation.significance import auroc_influence, clustered, holm, mcne
 LEVEL = 0.05  # of all tests together, and what each interval leaves out
 FIRST_IS_BETTER, SECOND_IS_BETTER = "the first is better", "the second is better"
 COLUMNS = ("first", "second", "figure", "difference", "low", "high", "p", "p_holm", "p_mcnemar", "words")
-# What the p of a table are, for people.
-TESTS = (
-    "p: accuracies by exact permutation of the patients, AUROCs by Obuchowski's test; p (Holm): corrected for all "
-    "comparisons, and what the words go by. McNemar's test takes the images for independent."
-)
 
 
 class Judgement(NamedTuple):
@@ -31,6 +26,15 @@ class Judgement(NamedTuple):
     classes: tuple[str, ...]
     probabilities: Floats  # (images, classes)
     right: dict[str, NDArray[np.bool_]]  # by operating point
+    group_name: str = "group"
+
+
+def tests_in_words(group_name: str) -> str:
+    """What the p of a table are, for people."""
+    return (
+        f"p: accuracies by exact permutation of the {group_name}s, AUROCs by Obuchowski's test; p (Holm): corrected for all "
+        "comparisons, and what the words go by. McNemar's test takes the images for independent."
+    )
 
 
 def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> pd.DataFrame:
@@ -95,6 +99,7 @@ def _judgements(run: Finished, order: tuple[str, ...]) -> dict[str, Judgement]:
             classes,
             rows[[f"p({label})" for label in classes]].to_numpy(float),
             {point[11:-1]: (rows[point] == rows["label"]).to_numpy() for point in points},
+            run.group_name,
         )
     return found
 
@@ -137,8 +142,8 @@ def compared(one: Judgement, two: Judgement) -> list[dict[str, Any]]:
         low, high = interval(value, drawn[name], support[name], (-1.0, 1.0))
         p, images = tests.get(name) or (_p_of_auroc(value, labels, patients, one, two, fewest), np.nan)
         row = {"first": one.name, "second": two.name, "figure": name, "difference": value, "low": low, "high": high}
-        few = f"test holds {support[name]} patient" + (f" with an {lacking}" if name == "AUROC" else "")
-        reason = f"test holds no {lacking}" if np.isnan(value) else f"needs at least 2 patients, {few}"
+        few = f"test holds {support[name]} {one.group_name}" + (f" with an {lacking}" if name == "AUROC" else "")
+        reason = f"test holds no {lacking}" if np.isnan(value) else f"needs at least 2 {one.group_name}s, {few}"
         rows.append(row | {"p": p, "p_mcnemar": images, "reason": reason if np.isnan(low) else ""})
     return rows
 

@@ -40,7 +40,9 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
     def measured(probabilities: Floats, threshold: Threshold | None) -> dict[str, Metrics]:
         value = threshold.value if threshold else None
         return {
-            split: metrics(labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split)
+            split: metrics(
+                labels[chosen], probabilities[chosen], groups[chosen], dataset.classes, value, split, dataset.group_name
+            )
             for split, chosen in of_split.items()
             if chosen.any()
         }

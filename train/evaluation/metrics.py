@@ -69,6 +69,7 @@ def metrics(
     classes: tuple[str, ...],
     threshold: float | None,
     split: str = "test",
+    group_name: str = "group",
 ) -> Metrics:
     """AUROC, AUPRC, Brier score and calibration error; and at each operating point accuracy, sensitivity and the like.
 
@@ -83,6 +84,7 @@ def metrics(
         classes: their names.
         threshold: with two classes, the one that was chosen.
         split: what a reason calls the images.
+        group_name: what it calls a group.
     """
     probabilities = probabilities.astype(np.float64)
     decided, rankings = decisions(probabilities, threshold), ranked(labels, probabilities)
@@ -93,7 +95,7 @@ def metrics(
 
     values = {name: each[0] for name, each in figures(np.ones((1, len(labels)))).items()}
     drawn = bootstrap(figures, patients)
-    support = _Support(labels, patients, classes, split)
+    support = _Support(labels, patients, classes, split, group_name)
 
     def figure(name: str, kind: str, index: int | None = None) -> Estimate:
         count, lacking = support.of(kind, index)
@@ -136,8 +138,10 @@ def decisions(probabilities: Floats, threshold: float | None) -> dict[str, Label
 class _Support:
     """How many patients a figure rests on, and why it or its interval isn't defined."""
 
-    def __init__(self, labels: Labels, patients: NDArray[np.intp], classes: tuple[str, ...], split: str) -> None:
-        self.classes, self.split, self.all = classes, split, len(np.unique(patients))
+    def __init__(
+        self, labels: Labels, patients: NDArray[np.intp], classes: tuple[str, ...], split: str, name: str
+    ) -> None:
+        self.classes, self.split, self.name, self.all = classes, split, name, len(np.unique(patients))
         self.counts = [len(np.unique(patients[labels == index])) for index in range(len(classes))]
         self.others = [len(np.unique(patients[labels != index])) for index in range(len(classes))]
 
@@ -164,7 +168,7 @@ class _Support:
         if patients == 0:
             return f"{self.split} holds no {image}"
         which = f" with an {image}" if image else ""
-        return f"an interval needs at least 2 patients{which}; {self.split} holds {patients}"
+        return f"an interval needs at least 2 {self.name}s{which}; {self.split} holds {patients}"
 
 
 def figures_of(

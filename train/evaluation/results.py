@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 import pandas as pd
 
 from common.errors import UserError
+from manifests import contract
 from train import checksums, tables
 from train.evaluation.metrics import DECIDED, OF_CLASS, RANKED
 from train.evaluation.phase_metrics import Metrics, PhaseMetrics, from_json
@@ -39,6 +40,11 @@ class Finished(NamedTuple):
     metrics: dict[str, PhaseMetrics]
     history: pd.DataFrame
     predictions: pd.DataFrame
+
+    @property
+    def group_name(self) -> str:
+        """What the set's recipe calls a group: patient, say."""
+        return contract.group_name(self.settings)
 
     @property
     def last(self) -> PhaseMetrics:
@@ -105,7 +111,7 @@ def summary(run: Finished) -> pd.DataFrame:
     parts = []
     for phase, of_phase in run.metrics.items():
         value = of_phase.threshold.value if of_phase.threshold else None
-        column = figures(of_phase.measured, value, phase, of_phase.split)
+        column = figures(of_phase.measured, value, phase, of_phase.split, run.group_name)
         if scaled := of_phase.calibration:
             unclear = f" ({scaled.reason})" if scaled.reason else ""
             column.loc[len(column)] = ["temperature", f"{scaled.temperature:.3f}{unclear}"]
@@ -113,7 +119,9 @@ def summary(run: Finished) -> pd.DataFrame:
     return pd.concat(parts, axis=1).reset_index()
 
 
-def figures(measured: Metrics, threshold: float | None, name: str, split: str = "test") -> pd.DataFrame:
+def figures(
+    measured: Metrics, threshold: float | None, name: str, split: str = "test", group_name: str = "group"
+) -> pd.DataFrame:
     """Metrics as a table: a row a figure, the numbers in the column `name`."""
     column = {NAMES[figure]: str(getattr(measured, figure)) for figure in RANKED}
     for point, decided in measured.decisions.items():
@@ -123,7 +131,7 @@ def figures(measured: Metrics, threshold: float | None, name: str, split: str = 
         column["chosen threshold"] = f"{threshold:.3f}"
     for label, of_class in measured.per_class.items():
         column |= {f"{label}: {NAMES[figure]}": str(getattr(of_class, figure)) for figure in OF_CLASS}
-    head = f"{split} of {measured.images:,} images, {measured.patients:,} patients"
+    head = f"{split} of {measured.images:,} images, {measured.patients:,} {group_name}s"
     if measured.positive is not None:
         head += f"; positive: {measured.positive}"
     return pd.DataFrame({head: list(column), name: list(column.values())})
@@ -176,7 +184,7 @@ def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
         (
             "Images are compared within their class, so 0.5 means that augmented images and originals look alike. The first "
             "AUROC says whether a network can see which images were augmented (logistic regression on the frozen backbone's "
-            "output, on patients that it wasn't fitted to). The second says whether this model lets it count: above 0.5, "
+            f"output, on {run.group_name}s that it wasn't fitted to). The second says whether this model lets it count: above 0.5, "
             f"augmented images get a higher probability {of_what}, below 0.5 a lower one."
         )
     ]

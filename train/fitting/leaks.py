@@ -1,4 +1,4 @@
-"""What a run has learnt from, kept in its folder: by it `evaluate` and `predict` know images and patients again.
+"""What a run has learnt from, kept in its folder: by it `evaluate` and `predict` know images and groups again.
 
 An image is known by its file, by its source, or by its pixels: those of two files are the same picture if they agree
 when both are reduced to a few gray pixels. A copy in another format, size or quality agrees; of 5,826 different X-rays
@@ -28,7 +28,7 @@ from train.features.store import Store, locked
 
 NAME = "trained_on.csv"
 KINDS = {"split": str, "source_sha256": str, "sha256": str, "group_sha256": str, "thumbnail": str}
-REASONS = ("the same source", "the same file", "the same pixels", "the same patient")
+REASONS = ("the same source", "the same file", "the same pixels", "the same group")
 _SIDE = 16  # of a thumbnail
 # How far two thumbnails of one picture may be apart: their mean difference, by the deviation of one. Copies of real
 # X-rays in other sizes, formats and qualities have 0.04 at most, different ones 0.17 at least, drawn phantoms 0.15.
@@ -69,8 +69,8 @@ class Record(NamedTuple):
             raise ValueError("a thumbnail of another size")
         return cls(rows, pictured, drawn.astype(np.int16), drawn.mean(axis=1))
 
-    def patients(self) -> set[str]:
-        """The checksums of the patients' names."""
+    def groups(self) -> set[str]:
+        """The checksums of the groups' names."""
         return set(self.rows["group_sha256"])
 
     def known(self, data: bytes, shown: Pixels | None = None) -> str:
@@ -176,18 +176,18 @@ def read(run: Path) -> Record | None:
         raise LeakError(f"{words}; train the run again") from None
 
 
-def find(record: Record, rows: pd.DataFrame, paths: Sequence[Path], *, by_patient: bool) -> pd.Series:
+def find(record: Record, rows: pd.DataFrame, paths: Sequence[Path], *, by_group: bool) -> pd.Series:
     """Why each of some images was learnt from: one of REASONS, or nothing.
 
     Args:
         record: what was learnt from.
         rows: of a manifest.
         paths: their files.
-        by_patient: whether a patient of the same name is the same patient.
+        by_group: whether a group of the same name is the same one.
     """
     found = pd.Series("", rows.index)
-    if by_patient:
-        found[called_alike(record, rows)] = "the same patient"
+    if by_group:
+        found[called_alike(record, rows)] = "the same group"
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         pictured = np.array(list(pool.map(lambda path: record.shows(path.read_bytes()), paths)), bool)
     found[pictured] = "the same pixels"
@@ -197,8 +197,8 @@ def find(record: Record, rows: pd.DataFrame, paths: Sequence[Path], *, by_patien
 
 
 def called_alike(record: Record, rows: pd.DataFrame) -> pd.Series:
-    """Which rows' patients have the names of patients that were learnt from."""
-    return rows["group"].map(_digest).isin(record.patients())
+    """Which rows' groups have the names of groups that were learnt from."""
+    return rows["group"].map(_digest).isin(record.groups())
 
 
 def _digest(group: str) -> str:

@@ -48,6 +48,7 @@ def describe(
         "set": dataset.card.get("name", manifest.stem),
         "notice": dataset.card.get("notice", ""),
         "source": dataset.card.get("source", ""),
+        "group_name": dataset.group_name,
         "manifest": manifest.as_posix(),
         "manifest_sha256": dataset.sha256,
         "classes": list(dataset.classes),

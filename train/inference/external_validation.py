@@ -54,7 +54,7 @@ def measure(
     progress: Callable[[int, int], None],
     *,
     drop_leaks: bool = False,
-    other_patients: bool = False,
+    other_groups: bool = False,
 ) -> Measured:
     """Run a trained model on the test images of a manifest, at the threshold that was chosen on its own validation.
 
@@ -64,7 +64,7 @@ def measure(
         root: what its paths are relative to.
         progress: called with (images done, images in all).
         drop_leaks: leave out images that the run has learnt from, rather than refuse the set.
-        other_patients: a patient of this set is another than the run's patient of the same name.
+        other_groups: a group of this set is another than the run's of the same name.
 
     Raises:
         ContractError: a manifest breaks the contract.
@@ -87,7 +87,7 @@ def measure(
         )
     dataset = Dataset(test, contract.read_card(manifest), trained.classes, trained.size, root, "")
     datasets.expect_files(dataset, manifest)
-    unseen, check = _unseen(trained, rows, dataset, manifest, drop_leaks=drop_leaks, other_patients=other_patients)
+    unseen, check = _unseen(trained, rows, dataset, manifest, drop_leaks=drop_leaks, other_groups=other_groups)
     for path, sha256 in zip(dataset.paths(unseen), unseen["sha256"], strict=True):
         datasets.expect_image(path, sha256)
     parts = []
@@ -96,7 +96,9 @@ def measure(
         progress(sum(map(len, parts)), len(unseen))
     groups, labels = unseen["group"].to_numpy(), dataset.labels(unseen)
     probabilities = np.concatenate(parts).astype(np.float64)
-    return Measured(metrics(labels, probabilities, groups, trained.classes, trained.threshold), check)
+    return Measured(
+        metrics(labels, probabilities, groups, trained.classes, trained.threshold, group_name=trained.group_name), check
+    )
 
 
 def measure_list(
@@ -106,17 +108,17 @@ def measure_list(
     progress: Callable[[int, int], None],
     *,
     drop_leaks: bool = False,
-    other_patients: bool = False,
+    other_groups: bool = False,
 ) -> Measured:
     """Run a trained model on the images of a list, read as `predict` reads them, at the run's own threshold.
 
     Args:
         trained: the run.
-        place: the list: CSV, TSV or Parquet with the columns path, label and, if it names patients, group.
+        place: the list: CSV, TSV or Parquet with the columns path, label and, if it names groups, group.
         columns: how these are called, where they are called otherwise.
         progress: called with (images done, images in all).
         drop_leaks: as `measure` takes it.
-        other_patients: as `measure` takes it.
+        other_groups: as `measure` takes it.
 
     Raises:
         ListError: the list can't be read, or lacks a column.
@@ -145,7 +147,7 @@ def measure_list(
         )
     learnt, by = pd.Series("", table.index), tuple[str, ...]()
     if record:
-        learnt, by, compared = _learnt(record, table, rows, other_patients=other_patients)
+        learnt, by, compared = _learnt(record, table, rows, other_groups=other_groups)
         notes += compared
     seen = (learnt != "").to_numpy()
     if seen.any() and not drop_leaks:
@@ -157,25 +159,30 @@ def measure_list(
     labels = rows["label"].map({name: index for index, name in enumerate(trained.classes)})
     probabilities = table.loc[used, [probability(name) for name in trained.classes]].to_numpy(np.float64)
     measured = metrics(
-        labels[used].to_numpy(np.int64), probabilities, groups[used].to_numpy(), trained.classes, trained.threshold
+        labels[used].to_numpy(np.int64),
+        probabilities,
+        groups[used].to_numpy(),
+        trained.classes,
+        trained.threshold,
+        group_name=trained.group_name,
     )
     return Measured(measured, Check(by, int(seen.sum()), tuple(notes)))
 
 
 def _learnt(
-    record: leaks.Record, table: pd.DataFrame, rows: pd.DataFrame, *, other_patients: bool
+    record: leaks.Record, table: pd.DataFrame, rows: pd.DataFrame, *, other_groups: bool
 ) -> tuple["pd.Series[str]", tuple[str, ...], list[str]]:
     """Why each image of a list was learnt from, or nothing; by what they were compared; and notes on what couldn't be."""
     found = table["trained_on"].fillna("").str.partition(", ")[2]  # the split comes first
     by = ("file", *(["pixels"] if len(record.pictured) else []))
     if "group" not in rows:
-        unnamed = "Not compared: patients, whom the list doesn't name; --columns group=COLUMN says where it does."
+        unnamed = "Not compared: groups, which the list doesn't name; --columns group=COLUMN says where it does."
         return found, by, [unnamed]
-    if other_patients:
+    if other_groups:
         return found, by, []
     alike = leaks.called_alike(record, rows) & (rows["group"] != "") & (table["error"] == "")
     if (found != "").any():
-        return found.mask(alike & (found == ""), "the same patient"), (*by, "patient"), []
+        return found.mask(alike & (found == ""), "the same group"), (*by, "group"), []
     # Names such as `002` are given in every hospital, so that by themselves they say nothing.
     why = "the list and the run's set have no image in common"
     return found, by, [_taken_for_others(rows.loc[alike, "group"].nunique(), why)] if alike.any() else []
@@ -188,7 +195,7 @@ def _one_row_an_image(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     several = labelled["path"].duplicated(keep=False)
     left_out = {
         "rows without a class": rows.loc[blank, "path"],
-        "images with several classes or patients": labelled.loc[several, "path"].drop_duplicates(),
+        "images with several classes or groups": labelled.loc[several, "path"].drop_duplicates(),
     }
     notes = [
         f"Left out, {what}: {len(paths):,}; first: {paths.iloc[0]}" for what, paths in left_out.items() if len(paths)
@@ -197,7 +204,7 @@ def _one_row_an_image(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _taken_for_others(count: int, why: str) -> str:
-    return f"{count:,} of its patients are called as patients that the run learnt from. They are taken for others, since {why}."
+    return f"{count:,} of its groups are called as groups that the run learnt from. They are taken for others, since {why}."
 
 
 def _learnt_from(place: Path, names: "pd.Series[str]", found: "pd.Series[str]") -> ExternalValidationError:
@@ -205,28 +212,28 @@ def _learnt_from(place: Path, names: "pd.Series[str]", found: "pd.Series[str]") 
     same = found != ""
     kinds = ", ".join(f"{reason}: {(found == reason).sum():,}" for reason in leaks.REASONS if (found == reason).any())
     fix = "--on-leak drop leaves them out"
-    if (found[same] == "the same patient").all():
-        fix += ", --other-patients says that these are others of the same name"
+    if (found[same] == "the same group").all():
+        fix += ", --other-groups says that these are others of the same name"
     return ExternalValidationError(
         f"{place}: {same.sum():,} of its {len(found):,} test images ({names[same].iloc[0]}, ...) are among those that the run "
-        f"learnt from, or show the same patients ({kinds}); its figures would be too good. {fix}"
+        f"learnt from, or show the same groups ({kinds}); its figures would be too good. {fix}"
     )
 
 
 def _unseen(
-    trained: Trained, rows: pd.DataFrame, dataset: Dataset, manifest: Path, *, drop_leaks: bool, other_patients: bool
+    trained: Trained, rows: pd.DataFrame, dataset: Dataset, manifest: Path, *, drop_leaks: bool, other_groups: bool
 ) -> tuple[pd.DataFrame, Check]:
     """The test images that the run has not learnt from, as far as that can be said."""
     test = dataset.rows
     record, notes = _record(trained, dataset.root)
     if record is None:
         return test, Check((), 0, tuple(notes))
-    by_patient = not other_patients and _same_patients(trained, record, rows, dataset.card)
+    by_group = not other_groups and _same_groups(trained, record, rows, dataset.card)
     alike = test.loc[leaks.called_alike(record, test), "group"].nunique()
-    if alike and not by_patient and not other_patients:
+    if alike and not by_group and not other_groups:
         why = "the two sets have no image in common and their sources lie in different folders"
         notes.append(_taken_for_others(alike, why))
-    found = leaks.find(record, test, dataset.paths(test), by_patient=by_patient)
+    found = leaks.find(record, test, dataset.paths(test), by_group=by_group)
     same = found != ""
     if same.any() and not drop_leaks:
         raise _learnt_from(manifest, test["path"], found)
@@ -234,7 +241,7 @@ def _unseen(
         raise ExternalValidationError(
             f"{manifest}: the run has learnt from all of its {len(test):,} test images; give another set"
         )
-    by = ["source", "file", *(["pixels"] if len(record.pictured) else []), *(["patient"] if by_patient else [])]
+    by = ["source", "file", *(["pixels"] if len(record.pictured) else []), *(["group"] if by_group else [])]
     return test[~same].reset_index(drop=True), Check(tuple(by), int(same.sum()), tuple(notes))
 
 
@@ -261,8 +268,8 @@ def _record(trained: Trained, root: Path) -> tuple[leaks.Record | None, list[str
     return None, [note]
 
 
-def _same_patients(trained: Trained, record: leaks.Record, rows: pd.DataFrame, card: dict[str, Any]) -> bool:
-    """Whether a patient's name means the same patient in both sets: unless they are known to be of different sources.
+def _same_groups(trained: Trained, record: leaks.Record, rows: pd.DataFrame, card: dict[str, Any]) -> bool:
+    """Whether a group's name means the same in both sets: unless they are known to be of different sources.
 
     Names such as `002` are given in every hospital, so that by themselves they say nothing.
     """

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from manifests.contract import group_name
 from train.evaluation.results import are_classes
 from train.features.engine import Engine, Forward, compiled
 
@@ -42,6 +43,11 @@ class Trained(NamedTuple):
         if isinstance(found, list) and len(found) == 2 and all(isinstance(end, (int, float)) for end in found):
             return float(found[0]), float(found[1])
         return None
+
+    @property
+    def group_name(self) -> str:
+        """What the set's recipe called a group: patient, say."""
+        return group_name(self.settings)
 
     @property
     def fit(self) -> str:

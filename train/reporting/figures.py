@@ -130,7 +130,13 @@ def _probabilities(run: Finished, curves: dict[str, Curves], drawn: dict[str, st
     last = list(curves.values())[-1]
     of = f"of {run.settings['classes'][1]}, the positive class" if last.sweep else "of the most probable class"
     rows = [
-        [phase, f"{edge:.2f}", str(count), _number(each.observed, place), _ends(each.observed, place) or "one patient"]
+        [
+            phase,
+            f"{edge:.2f}",
+            str(count),
+            _number(each.observed, place),
+            _ends(each.observed, place) or f"one {run.group_name}",
+        ]
         for phase, each in reliability.items()
         for place, (edge, count) in enumerate(zip(each.observed.x, each.counts, strict=True))
         if count

@@ -17,10 +17,6 @@ USE = (
     "Not meant for diagnosis, screening or triage, nor for images of another kind, place or device than the tested ones.",
 )
 NO_DEVICE = "This is no medical device. Nothing here may be used on patients."
-_INTERVALS = (
-    "The intervals say what other patients of the same kind would change, and not what another seed of training or "
-    "another place would."
-)
 _EVIDENCE = (
     "Grad-CAM is coarse, and shows where the evidence for an answer is, not whether it is a good reason. Evidence "
     "outside the body, at a letter or an edge, is a warning."
@@ -49,7 +45,7 @@ def of(run: Finished, rows: pd.DataFrame | None, set_card: dict[str, Any]) -> Ca
 
 def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]]]:
     settings = run.settings
-    data = [f"The set {settings['set']}", str(settings.get("notice") or ""), _recipe(set_card)]
+    data = [f"The set {settings['set']}", str(settings.get("notice") or ""), _recipe(run, set_card)]
     return [
         (
             "Model",
@@ -90,11 +86,11 @@ def _counts(run: Finished, rows: pd.DataFrame | None) -> list[list[str]]:
     """Images, sources and patients of each split and class; without the manifest, what the run itself records."""
     if rows is None:
         measured = {"val": run.last.val, "test": run.last.test}
-        return [["split", "images", "patients"]] + [
+        return [["split", "images", f"{run.group_name}s"]] + [
             [split, f"{count:,}", f"{of_split.patients:,}" if (of_split := measured.get(split)) else "not recorded"]
             for split, count in run.settings["images"].items()
         ]
-    found = [["split", "class", "images", "augmented", "sources", "patients"]]
+    found = [["split", "class", "images", "augmented", "sources", f"{run.group_name}s"]]
     for split in ("train", "val", "test"):
         for label in run.settings["classes"]:
             part = rows[(rows["split"] == split) & (rows["label"] == label)]
@@ -113,7 +109,12 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
     """What the numbers of a run are worth, said of its very data."""
     measured, validation = run.last.measured, run.settings["images"]["val"]
     point = 100 / measured.images
-    found = [f"One image of {measured.images:,} is {point:.2f} points of accuracy.", _INTERVALS]
+    found = [f"One image of {measured.images:,} is {point:.2f} points of accuracy."]
+    name = run.group_name
+    found.append(
+        f"The intervals say what other {name}s of the same kind would change, and not what another seed of training or "
+        "another place would."
+    )
     if not run.last.test:
         found.append(
             f"The set has no test images. These numbers are of the validation images, by which {_by_validation(run)}, so "
@@ -121,8 +122,8 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
         )
     if measured.patients == measured.images:
         found.append(
-            "Each image counts as a patient of its own. If that is not so, the intervals are too narrow, and images of "
-            "one patient may be in several splits: give the recipe a pattern for your files' names."
+            f"Each image counts as a {name} of its own. If that is not so, the intervals are too narrow, and images of one "
+            f"{name} may be in several splits: give the recipe a pattern for your files' names."
         )
     if validation < 100:
         found.append(f"With {validation} validation images, {_by_validation(run)} by little more than chance.")
@@ -178,7 +179,7 @@ def _weights(settings: dict[str, Any]) -> str:
     return f"{PurePosixPath(weights).name}{f' (SHA-256 {digest}...)' if digest else ''}"
 
 
-def _recipe(set_card: dict[str, Any]) -> str:
+def _recipe(run: Finished, set_card: dict[str, Any]) -> str:
     """How the set was made, as far as its card, which anyone may have edited, says."""
     recipe = set_card.get("recipe")
     if not isinstance(recipe, dict):
@@ -193,7 +194,7 @@ def _recipe(set_card: dict[str, Any]) -> str:
         steps.append("the same share of each class in train")
     if isinstance(size, list) and len(size) == 2:
         steps.append(f"{size[0]} x {size[1]} pixels")
-    return f"Patients split first, none in two splits; {', '.join(steps)}"
+    return f"{run.group_name.capitalize()}s split first, none in two splits; {', '.join(steps)}"
 
 
 def _decision(classes: list[str], last: PhaseMetrics) -> str:

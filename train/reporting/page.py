@@ -273,7 +273,8 @@ def _rendered(
         uncompared=uncompared,
         overall=overall,
         kinds=error_analysis.KINDS,
-        tests=compare.TESTS,
+        tests=compare.tests_in_words(sections[0].run.group_name),
+        group_name=sections[0].run.group_name,
         use=model_card.USE,
         no_device=model_card.NO_DEVICE,
     )

@@ -38,7 +38,7 @@ def _of_one(run: Finished) -> str:
     point, decided = list(measured.decisions.items())[-1]
     where = {"chosen": "at the threshold chosen on validation", "0.5": "at a threshold of 0.5"}.get(point, "")
     return (
-        f"On {measured.images:,} {'test' if of_phase.test else 'validation'} images of {measured.patients:,} patients the "
+        f"On {measured.images:,} {'test' if of_phase.test else 'validation'} images of {measured.patients:,} {run.group_name}s the "
         f"{phase} model has an AUROC of {measured.auroc} and, {where or 'by the most probable class'}, an accuracy of "
         f"{decided.accuracy}."
     )

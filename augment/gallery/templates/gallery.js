@@ -208,7 +208,7 @@ function show(among, number) {
   at("slide").hidden = !two;
   at("compare").classList.toggle("two", two);
   at("facts").textContent = [
-    `${data.labels[label]}, ${split}, patient ${group}`,
+    `${data.labels[label]}, ${split}, ${data.groupName} ${group}`,
     likeness(ssim, 3),
     aligned === undefined || aligned === null ? "" : `SSIM apart from geometry ${aligned.toFixed(3)}`,
     share(invented, "invented"),

@@ -293,9 +293,9 @@ def test_a_class_with_one_image(tmp_path: Path, source: Path, build) -> None:
     result = build(recipe)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(
-        "Error: rare in val: the recipe wants 2 images, but the class has 1 group (patients) and needs at least 2"
+        "Error: rare in val: the recipe wants 2 images, but the class has 1 group and needs at least 2"
     )
-    assert result.stderr.endswith("add images of other patients, or set val: 0\n")
+    assert result.stderr.endswith("add images of other groups, or set val: 0\n")
     assert build(f"{recipe}val: 0\n").exit_code == 0
     rows, _ = outcome(tmp_path)
     rare = rows[rows["label"] == "rare"]

@@ -116,7 +116,7 @@ def test_files_without_the_tag_are_counted_and_audit_takes_the_key(clinic: Path,
     looked = ("audit", clinic / "by_split", "--recipe", clinic / "set.yaml")
     assert "give --group-key FILE" in call(*looked).output
     done = call(*looked, "--group-key", clinic / "key")
-    assert "11 images of 6 patients" in done.output
-    assert "1 patients in several splits" in done.output
+    assert "11 images of 6 groups" in done.output
+    assert "1 groups in several splits" in done.output
     assert "don't declare that the patient's identity was removed" in done.output
     assert not [secret for secret in SECRETS if secret in done.output.encode()]

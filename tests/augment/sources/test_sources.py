@@ -115,14 +115,15 @@ def test_names_without_a_patient_are_said_in_card_and_gallery(tmp_path: Path, ca
     assert contract.read_card(MANIFEST)["groups"] == {"known": False, "matched": 0, "of": 60}
     call("gallery", MANIFEST)
     page = MANIFEST.with_suffix(".gallery.html").read_text()
-    assert "<b>Patients unknown</b>" in page
-    assert "No patient and no identical image" not in page
-    (tmp_path / "set.yaml").write_text("size: 32\ngroup: '([^_]+)_'\n")
+    assert "<b>Groups unknown</b>" in page
+    assert "and no identical image" not in page
+    assert "each image counts as a group of its own" in page
+    (tmp_path / "set.yaml").write_text("size: 32\ngroup: '([^_]+)_'\ngroup_name: cup\n")
     result = call(*BUILD)
     assert "Warning" not in result.stdout
     assert contract.read(MANIFEST)["group"].nunique() == 20
     call("gallery", MANIFEST)
-    assert "No patient and no identical image" in MANIFEST.with_suffix(".gallery.html").read_text()
+    assert "No cup and no identical image" in MANIFEST.with_suffix(".gallery.html").read_text()
 
 
 @pytest.mark.usefixtures("source")

@@ -117,7 +117,7 @@ def test_a_class_without_both_kinds_says_why() -> None:
     found = measured(rows, pooled_of(rows, 1.0), [1.0])
     assert found is not None
     assert found.classes["01"].probe.value is not None
-    too_few = Estimate(None, None, None, "0 augmented images of 0 patients are too few")
+    too_few = Estimate(None, None, None, "0 augmented images of 0 groups are too few")
     assert found.classes["TRUE"].score == too_few
     none = rows[rows["variant"] == 0].reset_index(drop=True)
     assert measured(none, pooled_of(none, 0.0), [1.0]) is None

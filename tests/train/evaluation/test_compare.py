@@ -159,8 +159,8 @@ def test_what_is_not_defined_says_why() -> None:
     single = finished("a", np.array([0.2, 0.8]), np.array([0, 1]))
     found = compare.differences([single], nothing)
     assert set(found["words"]) == {
-        "no interval: needs at least 2 patients, test holds 1 patient with an image of a",
-        "no interval: needs at least 2 patients, test holds 1 patient",
+        "no interval: needs at least 2 groups, test holds 1 group with an image of a",
+        "no interval: needs at least 2 groups, test holds 1 group",
     }
     texts = compare.as_text(found).to_numpy().ravel()
     assert not [text for text in texts if "nan" in text or text.strip() == "-"]

@@ -92,10 +92,10 @@ def test_one_patient_has_figures_and_no_intervals() -> None:
     every = [getattr(found, name) for name in metrics.RANKED]
     every += [getattr(found.decisions["0.5"], name) for name in metrics.DECIDED]
     assert all(each.value is not None and each.low is None and each.high is None for each in every)
-    assert found.decisions["0.5"].accuracy.reason == "an interval needs at least 2 patients; test holds 1"
+    assert found.decisions["0.5"].accuracy.reason == "an interval needs at least 2 groups; test holds 1"
     two_patients = np.where(labels == 1, "1e5", np.arange(20).astype(str))
     found = metrics.metrics(labels, two([0.3, 0.9] * 10), two_patients, TWO, None)
-    assert found.auroc.reason == ("an interval needs at least 2 patients with an image of PNEUMONIA; test holds 1")
+    assert found.auroc.reason == ("an interval needs at least 2 groups with an image of PNEUMONIA; test holds 1")
     assert found.decisions["0.5"].accuracy.low is not None
 
 
@@ -188,7 +188,7 @@ def test_no_interval_excludes_its_own_figure(cases: list[tuple[int, int, int]], 
     every = [getattr(found, name) for name in metrics.RANKED]
     for each in every + [getattr(point, name) for point in points for name in metrics.DECIDED]:
         if each.low is None:
-            assert "at least 2 patients" in each.reason or "no image" in each.reason
+            assert "at least 2 groups" in each.reason or "no image" in each.reason
         else:
             assert 0 <= each.low <= each.value <= each.high <= 1
             assert each.reason == ""

@@ -61,7 +61,7 @@ def test_the_overview_stands_beside_the_studys_numbers(tmp_path: Path) -> None:
 def test_the_summary_has_every_figure_with_its_interval(tmp_path: Path) -> None:
     """A row a figure, at 0.5 and at the chosen threshold; a column a phase."""
     table = results.summary(results.read(folder(tmp_path, "own"))).set_index(
-        "test of 12 images, 12 patients; positive: class1"
+        "test of 12 images, 12 groups; positive: class1"
     )
     assert list(table.columns) == ["frozen", "fine-tuned"]
     assert {"AUROC", "AUPRC", "Brier score", "calibration error", "chosen threshold"} <= set(table.index)
@@ -74,7 +74,7 @@ def test_the_summary_has_every_figure_with_its_interval(tmp_path: Path) -> None:
 def test_the_summary_of_three_classes_has_each(tmp_path: Path) -> None:
     """Macro figures first, then those of each class against the rest."""
     table = results.summary(results.read(folder(tmp_path, "own", classes=3))).set_index(
-        "test of 12 images, 12 patients"
+        "test of 12 images, 12 groups"
     )
     assert "accuracy, most probable" in table.index
     assert "class2: AUROC" in table.index

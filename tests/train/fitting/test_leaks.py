@@ -113,10 +113,10 @@ def drawn_anew(root: Path, rows: Rows, **options: Any) -> Rows:
         (
             lambda root, rows: drawn_anew(root, renamed(rows).assign(group=rows["group"]), noise=True),
             {"source": "source"},
-            "the same patient: 16",
+            "the same group: 16",
         ),
     ],
-    ids=["source", "file", "pixels", "patient"],
+    ids=["source", "file", "pixels", "group"],
 )
 def test_images_that_were_learnt_from_are_refused(
     run: Trained, tmp_path: Path, change: Callable[[Path, Rows], Rows], card: dict[str, str], reason: str
@@ -156,7 +156,7 @@ def test_the_rest_is_measured_if_leaks_are_dropped(run: Trained, tmp_path: Path)
     manifest = another(tmp_path, half)
     assert "8 of its 12 test images" in refusal(run, manifest, tmp_path)
     found = evaluate(run, manifest, tmp_path, drop_leaks=True)
-    assert found.check == external_validation.Check(("source", "file", "pixels", "patient"), 8, ())
+    assert found.check == external_validation.Check(("source", "file", "pixels", "group"), 8, ())
     assert found.metrics.images == 4
 
 
@@ -175,12 +175,10 @@ def test_another_hospitals_patients_may_be_called_alike(run: Trained, tmp_path: 
     manifest = another(tmp_path, of_other_place)
     check = evaluate(run, manifest, tmp_path).check
     assert check.by == ("source", "file", "pixels")
-    assert check.notes[0].startswith(
-        "16 of its patients are called as patients that the run learnt from. They are taken"
-    )
+    assert check.notes[0].startswith("16 of its groups are called as groups that the run learnt from. They are taken")
     unknown = another(tmp_path, lambda _: contract.read(manifest), "unknown", source="")
-    assert refusal(run, unknown, tmp_path).endswith("--other-patients says that these are others of the same name")
-    assert evaluate(run, unknown, tmp_path, other_patients=True).check.notes == ()
+    assert refusal(run, unknown, tmp_path).endswith("--other-groups says that these are others of the same name")
+    assert evaluate(run, unknown, tmp_path, other_groups=True).check.notes == ()
 
 
 def test_of_an_older_run_is_said_what_was_not_checked(run: Trained, tmp_path: Path) -> None:
@@ -189,7 +187,7 @@ def test_of_an_older_run_is_said_what_was_not_checked(run: Trained, tmp_path: Pa
     manifest, own = another(tmp_path, swapped), tmp_path / "manifests" / "tiny.csv"
     assert "the same source: 16" in refusal(run, manifest, tmp_path)
     check = evaluate(run, own, tmp_path).check
-    assert check.by == ("source", "file", "patient")
+    assert check.by == ("source", "file", "group")
     assert check.notes[0].startswith("Not checked by pixels")
     contract.write(own, contract.read(manifest), {"name": "tiny"})
     check = evaluate(run, own, tmp_path).check
@@ -231,11 +229,11 @@ def test_the_commands_say_what_was_found(run: Trained, loaded: Trained, tmp_path
         assert "8 of its 12 test images" in result.output.splitlines()[-1]
     result = call(*where, "--on-leak", "drop", "--json")
     assert json.loads(result.stdout)["leak_check"] == {
-        "by": ["source", "file", "pixels", "patient"],
+        "by": ["source", "file", "pixels", "group"],
         "left_out": 8,
         "notes": [],
     }
-    assert "their patients: 8 images" in call(*where, "--on-leak", "drop").output
+    assert "their groups: 8 images" in call(*where, "--on-leak", "drop").output
     out = tmp_path / "out.csv"
     result = call("predict", run.run, tmp_path / "data", "--out", out)
     assert "24 of them the run has learnt from" in result.output

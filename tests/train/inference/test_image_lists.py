@@ -154,16 +154,14 @@ def test_patients_that_were_learnt_from_are_left_out_of_a_list_too(tiny: Path) -
     assert (found["images"], found["leak_check"]["by"]) == (len(test) - 1, ["file", "pixels"])
     blank, alike = found["leak_check"]["notes"]
     assert blank.startswith("Left out, rows without a class: 1; first: ")
-    assert alike.startswith(
-        "1 of its patients are called as patients that the run learnt from. They are taken for others"
-    )
+    assert alike.startswith("1 of its groups are called as groups that the run learnt from. They are taken for others")
     pd.concat([test, learnt.head(1)])[columns].to_csv(root / "own.csv", index=False)
     result = call("evaluate", tiny, root / "own.csv")
     assert result.exit_code == 2
-    assert "(the same file: 1, the same patient: 1)" in result.output
+    assert "(the same file: 1, the same group: 1)" in result.output
     found = json.loads(call("evaluate", tiny, root / "own.csv", "--on-leak", "drop", "--json").stdout)
     assert (found["images"], found["leak_check"]["left_out"]) == (len(test) - 2, 2)
-    assert found["leak_check"]["by"] == ["file", "pixels", "patient"]
+    assert found["leak_check"]["by"] == ["file", "pixels", "group"]
     others = json.loads(
         call("evaluate", tiny, root / "own.csv", "--on-leak", "drop", "--other-patients", "--json").stdout
     )

@@ -72,7 +72,7 @@ def test_a_run_is_shown_with_all_that_belongs_to_it(drawn_run: DrawnRun, tmp_pat
     assert "With 8 validation images" in words
     assert "learnt next to nothing" in words
     assert "class1 is the positive class." in words
-    assert "test of 8 images, 8 patients; positive: class1" in words
+    assert "test of 8 images, 8 groups; positive: class1" in words
     assert "fine-tuned, class1 from 0.5 on" in words
     assert "training was stopped and the threshold was chosen by little more than chance" in words
     assert "what came of it" not in words.lower()

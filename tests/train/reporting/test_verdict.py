@@ -27,7 +27,7 @@ def run(name: str, *phases: str) -> Finished:
         decisions={"0.5": point, "chosen": point},
     )
     metrics = {phase: PhaseMetrics(val=test, test=test) for phase in phases}
-    return Finished(name, {}, metrics, pd.DataFrame(), pd.DataFrame())
+    return Finished(name, {"group_name": "patient"}, metrics, pd.DataFrame(), pd.DataFrame())
 
 
 def differences(first: str, second: str, *words: str) -> pd.DataFrame:
