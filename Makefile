@@ -2,22 +2,29 @@
 
 PYTHON ?= python3
 SOURCE ?= $(if $(wildcard data/chest_xray),data/chest_xray,data/sample)
+PLAIN :=
+TUNING :=
 ifeq ($(SOURCE),data/sample)
 RECIPE ?= sample
-BACKBONE ?= demo
+BACKBONE ?= $(if $(WEIGHTS),,demo)
+ifeq ($(RECIPE),sample)
+PLAIN := sample-plain# which is trained on, too, so that the report compares
+endif
+ifeq ($(BACKBONE),demo)
 # All but the first stage of the demo's small network, which has learnt less than ImageNet's have.
 TUNING := --learning-rate 0.01 --fine-tune-layers 48 --fine-tune-learning-rate 0.001
+BENCH_WEIGHTS := random
+endif
 else
 RECIPE ?= even
 endif
-# The sample is trained on as it is, too, so that its report compares.
-PLAIN := $(if $(filter data/sample=sample,$(SOURCE)=$(RECIPE)),sample-plain)
+BENCH_WEIGHTS ?= $(or $(WEIGHTS),imagenet)
 XRAYS ?= ../shared/data/chest_xray_full/train
 
 VENV := .venv
 PY := $(VENV)/bin/python
 # The values reach the shell as environment variables, never as text of a command: they may hold spaces and quotes.
-export SOURCE RECIPE BACKBONE WEIGHTS SEED WORKERS EPOCHS XRAYS PYTHON
+export SOURCE RECIPE BACKBONE WEIGHTS BENCH_WEIGHTS SEED WORKERS EPOCHS XRAYS PYTHON
 NAME = "$$(basename "$${RECIPE%.y*ml}")"
 BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
 FIT = $(PY) -m train fit $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} $(TUNING) \
@@ -36,7 +43,7 @@ augment: source  ## Build the set of RECIPE from SOURCE (data/chest_xray, or a s
 	@$(BUILD) --recipe "$$RECIPE"
 
 train: augment  ## Build the set if it isn't there, train on it, report, and say where the results are
-ifdef PLAIN
+ifneq ($(PLAIN),)
 	@$(BUILD) --recipe $(PLAIN) && $(FIT) manifests/$(PLAIN).csv
 endif
 	@$(FIT) manifests/$(NAME).csv
@@ -51,7 +58,7 @@ study: source  ## Build the study's three sets and an even one, train on each, a
 	@$(PY) -m train compare $(STUDY) && $(PY) -m train report $(STUDY)
 
 test: lint  ## Lint, check formats and types, and run all tests
-	@failed=0; for part in "tests/augment tests/common tests/manifests tests/test_installed.py" \
+	@failed=0; for part in "tests/augment tests/common tests/manifests tests/test_installed.py tests/test_tutorial.py" \
 		"tests/train/evaluation tests/train/features" \
 		"tests/train --ignore tests/train/evaluation --ignore tests/train/features"; do \
 		$(PY) -m pytest $$part || failed=1; \
@@ -66,7 +73,7 @@ bench: $(VENV)/ready-dev  ## Measure the builder beside others; XRAYS=folder of 
 	@$(PY) benchmarks/build.py "$$XRAYS"
 
 bench-train: $(VENV)/ready-dev  ## Measure training beside plain Keras, on the set of RECIPE
-	@$(BUILD) --recipe "$$RECIPE" && $(PY) benchmarks/training.py manifests/$(NAME).csv $${WEIGHTS:+--weights "$$WEIGHTS"}
+	@$(BUILD) --recipe "$$RECIPE" && $(PY) benchmarks/training.py manifests/$(NAME).csv --weights "$$BENCH_WEIGHTS"
 
 lint: $(VENV)/ready-dev
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy \

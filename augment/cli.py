@@ -62,7 +62,7 @@ def main() -> None:
     type=click.Choice(["error", "drop"]),
     default="error",
     show_default=True,
-    help="What to do with a patient or an image in two of the source's splits: stop, or leave it out of train.",
+    help="What to do with a group (a patient, say) or an image in two of the source's splits: stop, or leave it out of train.",
 )
 @click.option(
     "--on-conflict",
@@ -205,7 +205,9 @@ def verify(manifest: Path, repair: bool, source: str | None, root: Path | None, 
     help="Print all findings, with every name, as one JSON value in place of text; with FILE, write them there as well.",
 )
 @click.option(
-    "--strict", is_flag=True, help="Exit code 1 if a file is unreadable, or a patient or an image is in two splits."
+    "--strict",
+    is_flag=True,
+    help="Exit code 1 if a file is unreadable, or a group (a patient, say) or an image is in two splits.",
 )
 @click.option(
     "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that decode.", show_default="one a core"

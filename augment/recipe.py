@@ -166,8 +166,9 @@ def resolve(name: str, settings: dict[Any, Any], path: str) -> Recipe:
         checked[key] = share(key, checked[key])
     if checked.get("augmented_share") is not None:
         checked["augmented_share"] = _augmented_share(checked["augmented_share"], path)
-    if not GROUP_NAME.fullmatch(str(checked.get("group_name", "group"))):
-        raise RecipeError(f"{path}: group_name is {checked['group_name']!r}, expected a word such as patient")
+    called = checked.get("group_name", "group")
+    if not (isinstance(called, str) and GROUP_NAME.fullmatch(called)):
+        raise RecipeError(f"{path}: group_name is {called!r}, expected a word such as patient")
     if "augment" in checked:
         checked["augment"] = _splits(checked["augment"], path)
     if not isinstance(checked.get("keep_source_val", False), bool):

@@ -1,7 +1,8 @@
-"""Whether the first run convinces whatever is drawn: the built-in sample of several seeds, plain against augmented.
+"""Whether the first run convinces whatever is drawn: samples of other seeds than the built-in one's, plain and augmented.
 
 For each seed draws a sample, builds `sample-plain` and `sample`, trains on both as `make train` does, and prints the
-test figures and their difference. Nothing is chosen among the seeds. What was built and trained before is kept.
+test figures and their difference. Nothing is chosen among the seeds; by the built-in sample, of seed 0, the settings
+were. What was built and trained before is kept.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="a folder for samples, sets and runs")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     chosen = parser.parse_args()
-    rows = [trained(seed, chosen.root.resolve()) for seed in range(chosen.seeds)]
+    rows = [trained(seed, chosen.root.resolve()) for seed in range(1, chosen.seeds + 1)]
     figures = ("AUROC", "accuracy")
     head = ["seed", *(f"{name}{part}" for name in figures for part in (", plain", ", augmented", ", difference"))]
     print(f"| {' | '.join(head)} |\n| {' | '.join(['--:'] * len(head))} |")

@@ -24,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
 SAMPLE_NOTICE = "Synthetic chest phantoms drawn by Evenset"  # how the notice of the built-in sample begins
-GROUP_NAME = re.compile(r"[^\W\d_][\w -]{0,29}")
+GROUP_NAME = re.compile(r"[^\W\d_](?:[\w -]{0,28}[^\W_])?")  # what a recipe may call its groups
 _NUMBERS = {"variant": 0, "seed": 0, "width": 1, "height": 1}  # column -> smallest value
 _DIGESTS = ("source_sha256", "sha256")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

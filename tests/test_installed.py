@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_pip_installs_a_console_script(tmp_path: Path) -> None:
-    """`evenset` builds the sample's set from what was installed: its modules, recipes and templates."""
+    """`evenset` builds the sample's set from what was installed: its modules, recipes, templates and the demo's weights."""
     place, copy = tmp_path / "site", tmp_path / "evenset"  # pip leaves a build folder where it builds
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "data", "runs", "tests", "build", "*.egg-info"))
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, copy]
@@ -32,6 +32,7 @@ def test_pip_installs_a_console_script(tmp_path: Path) -> None:
     assert "gallery" in evenset("augment", "gallery", "manifests/sample.csv")
     assert (tmp_path / "manifests" / "sample.csv").is_file()
     assert str(place) in evenset_module(environment)
+    assert (place / "train" / "demo" / "demo.weights.h5").is_file()
 
 
 def evenset_module(environment: dict[str, str]) -> str:

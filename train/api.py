@@ -145,7 +145,7 @@ def compare(runs: Sequence[Place]) -> "pd.DataFrame":
 
 
 def report(runs: Sequence[Place], out: Place | None = None, *, root: Place | None = None) -> Path:
-    """Write one HTML page of runs, with all that it shows inside.
+    """Write one HTML page of runs, with all that it shows inside. Prints the sentences that it opens with.
 
     Args:
         runs: folders of finished runs.
@@ -163,7 +163,9 @@ def report(runs: Sequence[Place], out: Place | None = None, *, root: Place | Non
     folders = [Path(run) for run in runs]
     place = Path(out) if out else page.default_out(folders)
     with progress("report", "steps") as show:
-        page.write(folders, Path(root) if root is not None else None, place, _heat, show)
+        sentences = page.write(folders, Path(root) if root is not None else None, place, _heat, show)
+    for sentence in sentences:
+        say(sentence)
     return place
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 # What is said of the demo's network wherever a run with it is shown.
 DEMO = (
-    "The demo's backbone is a small network that was pretrained on shapes drawn by a program. It is there to show, in a "
-    "minute and offline, how Evenset works."
+    "The demo's backbone is a small network that was pretrained on shapes drawn by a program. It is there to show, "
+    "quickly and offline, how Evenset works."
 )
 
 

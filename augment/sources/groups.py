@@ -38,7 +38,7 @@ class Groups(NamedTuple):
         """What to say where names don't match; empty if all do."""
         if self.matched == self.of:
             return ""
-        alone = f"counts as a {self.name} of its own, and a {self.name} may be in several splits"
+        alone = f"counts as its own {self.name}, and one {self.name} may be in several splits"
         if self.tag and self.matched:
             return (
                 f"{self.of - self.matched:,} of {self.of:,} images (such as {self.example}) have no {self.tag}, and nothing else "
@@ -101,7 +101,7 @@ def groups_of_list(files: pd.DataFrame, pattern: str, default: str) -> list[str]
 
 
 def describe_groups(
-    sources: pd.DataFrame, pattern: str, list_format: ListFormat | None = None, tag: str = "", name: str = "group"
+    sources: pd.DataFrame, pattern: str, list_format: ListFormat | None = None, tag: str = "", group_name: str = "group"
 ) -> Groups:
     """How the groups of some sources were found.
 
@@ -110,12 +110,12 @@ def describe_groups(
         pattern: that their groups were looked for by.
         list_format: how the list was read, of a source that is one.
         tag: by which DICOM files were grouped, if they were.
-        name: what the recipe calls one.
+        group_name: what the recipe calls one.
     """
     unknown = sources.loc[sources["group"] == sources["source"], "source"]
     names = [name.rpartition("/")[2] for name in unknown]
     example, suggestion = (names[0], _suggest(names)) if names else ("", "")
-    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion, list_format, tag, name)
+    return Groups(pattern, len(sources) - len(names), len(sources), example, suggestion, list_format, tag, group_name)
 
 
 def _by_name(source: str, pattern: str) -> str:

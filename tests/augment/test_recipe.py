@@ -125,10 +125,10 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
 
 def test_a_group_is_called_what_the_recipe_calls_it(tmp_path: Path) -> None:
     """A group, unless it says otherwise; the shipped recipes are of patients."""
-    assert load(str(save(tmp_path, ""))).group_names == "groups"
+    assert load(str(save(tmp_path, "size: 32"))).group_names == "groups"
     assert load(str(save(tmp_path, "group_name: coffee cup"))).group_names == "coffee cups"
     assert {load(path.stem).group_name for path in RECIPES.glob("*.yaml")} == {"patient"}
-    for wrong in ("''", "<b>", "[patient]", "3", "a\x00", "x" * 40):
+    for wrong in ("''", "<b>", "[patient]", "3", "", "true", "'cup '", "cup_", "a\x00", "x" * 40):
         with pytest.raises(RecipeError, match=r"group_name is .* expected a word such as patient"):
             load(str(save(tmp_path, f"group_name: {wrong!r}" if "\x00" in wrong else f"group_name: {wrong}")))
 

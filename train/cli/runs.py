@@ -24,13 +24,14 @@ def compare(runs: tuple[Path, ...], **_: bool) -> None:
         from train.evaluation import compare as difference
         from train.evaluation import results
 
-        say(table(results.overview([results.read(run) for run in results.distinct(runs)])))
+        finished = [results.read(run) for run in results.distinct(runs)]
+        say(table(results.overview(finished)))
         found = train.compare(runs)
         print_json(json.loads(found.to_json(orient="records")))
         if len(found):
             say("\nThe second less the first, on the same test images:")
             say(table(difference.as_text(found)))
-            say(f"{found['p'].notna().sum()} tests. {difference.tests_in_words(results.read(runs[0]).group_name)}")
+            say(f"{found['p'].notna().sum()} tests. {difference.tests_in_words(finished[0].group_name)}")
 
 
 @click.command()

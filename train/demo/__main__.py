@@ -48,6 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train.demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="where the weights go; the name ends in .weights.h5")
     out = parser.parse_args().out
+    if not out.name.endswith(".weights.h5") or not out.absolute().parent.is_dir():  # before twenty minutes are spent
+        parser.error(f"{out}: give a name that ends in .weights.h5, in a folder that exists")
     backbone, model = pretrain(_IMAGES, _EPOCHS)
     images, shown = drawn(_HELD_OUT, seed=1)
     for kind, truth, score in zip(shapes.KINDS, shown.T, model.predict(images, verbose=0).T, strict=True):

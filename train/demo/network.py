@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import keras
-from keras.src.applications import resnet  # Keras has its ResNetV2's blocks in no public place
 
 NAME = "demo"
 WEIGHTS = Path(__file__).with_name("demo.weights.h5")
@@ -15,6 +14,7 @@ def network(include_top: bool, weights: None, input_shape: tuple[int, int, int])
 
     It takes float32 images from -1 to 1, (batch, height, width, 3), and gives (batch, height / 16, width / 16, 256).
     """
+    from keras.src.applications import resnet  # Keras has its ResNetV2's blocks in no public place
 
     def stacks(x: keras.KerasTensor) -> keras.KerasTensor:
         for number, (filters, stride) in enumerate(_STACKS, start=2):

@@ -70,7 +70,7 @@ def measure(
     for index, label in enumerate(dataset.classes):
         of = labels == index
         found[label] = _of_class(augmented[of], groups[of], pooled[of], scores[of], right[of], dataset.group_name)
-    return Augmentation(split, share.features.engine.precision, found)
+    return Augmentation(split, found, share.features.engine.precision)
 
 
 def _compared(dataset: Dataset, activations: Activations) -> tuple[str | None, Share]:
@@ -96,7 +96,7 @@ def _of_class(
     pooled: Floats,
     scores: Floats,
     right: NDArray[np.bool_],
-    name: str,
+    group_name: str,
 ) -> OfAugmentation:
     """What `measure` says of a class."""
     kinds = {"original": ~augmented, "augmented": augmented}
@@ -105,7 +105,7 @@ def _of_class(
     of_either = {name: len(set(groups[kind])) for name, kind in kinds.items()}
     if min(counts.values()) < _LEAST or min(of_either.values()) < _FOLDS:
         few = min(counts, key=lambda name: counts[name])
-        reason = f"{counts[few]} {few} images of {of_either[few]} {name}s are too few"
+        reason = f"{counts[few]} {few} images of {of_either[few]} {group_name}s are too few"
         undefined = Estimate(None, None, None, reason)
         return OfAugmentation(*images, undefined, undefined)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))

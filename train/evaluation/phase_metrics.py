@@ -131,8 +131,8 @@ class Augmentation:
     """The same of all classes that have both kinds of images in `split`; in the `precision` of the activations."""
 
     split: str
-    precision: str
     classes: dict[str, OfAugmentation]
+    precision: str = "float32"  # older runs don't say it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,6 @@ def from_json(read: Mapping[str, Any]) -> dict[str, PhaseMetrics]:
     """The phases of a metrics.json, read.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it isn't one; the kind is that of the first thing amiss.
+        ValueError, TypeError, KeyError, AttributeError, ArithmeticError: it isn't one; the kind is that of the first thing amiss.
     """
     return _CONVERTER.structure(read, dict[str, PhaseMetrics])

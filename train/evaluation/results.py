@@ -87,7 +87,7 @@ def read(run: Path) -> Finished:
             raise ResultsError(
                 f"{run}: got the classes {settings['classes']!r:.80}, expected different names; run `python -m train fit` again"
             )
-        if "positive" not in settings:
+        if "positive" not in settings or any("decisions" not in phase["val"] for phase in metrics.values()):
             raise ResultsError(f"{run} was made by an older version; run `python -m train fit` again")
         history = tables.read(run / "history.csv", tables.HISTORY)
         predictions = tables.read(run / "predictions.csv", tables.predictions(settings["classes"]))
@@ -99,7 +99,16 @@ def read(run: Path) -> Finished:
         raise
     except tables.TableError as error:
         raise ResultsError(f"{error}; train the run again") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        StopIteration,
+        RecursionError,
+    ) as error:
         raise ResultsError(
             f"{run} holds no finished run ({error}); give folders that `python -m train fit` wrote"
         ) from None

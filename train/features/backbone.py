@@ -67,6 +67,8 @@ def load_backbone(name: str, weights: str, size: tuple[int, int], seed: int) -> 
     except ModelError:
         raise
     except Exception as error:  # urllib's, Keras's and TensorFlow's own, by version
+        if weights != "imagenet":
+            raise
         raise ModelError(
             f"the ImageNet weights of {name} can't be downloaded ({_first_line(error)}); "
             "give --weights FILE (their .h5 file from elsewhere) or --weights random"

@@ -26,6 +26,7 @@ from train.features.store import versions
 from train.fitting.fit import CHECKPOINTS, Fitted
 from train.settings import Settings
 
+_WORDS = ("group_name",)  # decide nothing
 _MACHINE = ("engine", "precision", "fine_tune_precision", "versions")  # what the machine adds to the settings
 
 
@@ -71,7 +72,7 @@ def begun(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     """The settings of the run in `folder`, finished or killed, if they are these but for the machine's part; else none."""
 
     def asked(settings: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in settings.items() if name not in _MACHINE}
+        return {name: value for name, value in settings.items() if name not in (*_MACHINE, *_WORDS)}
 
     for place in (folder.with_name(f".{folder.name}.partial"), folder):
         try:
@@ -94,7 +95,8 @@ def _is_of(folder: Path, description: dict[str, Any]) -> bool:
         kept: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return kept == description
+    decided = ({name: value for name, value in each.items() if name not in _WORDS} for each in (kept, description))
+    return next(decided) == next(decided)
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
         )
     if measured.patients == measured.images:
         found.append(
-            f"Each image counts as a {name} of its own. If that is not so, the intervals are too narrow, and images of one "
+            f"Each image counts as its own {name}. If that is not so, the intervals are too narrow, and images of one "
             f"{name} may be in several splits: give the recipe a pattern for your files' names."
         )
     if validation < 100:
@@ -194,7 +194,7 @@ def _recipe(run: Finished, set_card: dict[str, Any]) -> str:
         steps.append("the same share of each class in train")
     if isinstance(size, list) and len(size) == 2:
         steps.append(f"{size[0]} x {size[1]} pixels")
-    return f"{run.group_name.capitalize()}s split first, none in two splits; {', '.join(steps)}"
+    return f"Split by {run.group_name} first, none in two splits; {', '.join(steps)}"
 
 
 def _decision(classes: list[str], last: PhaseMetrics) -> str:

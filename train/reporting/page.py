@@ -16,6 +16,7 @@ from manifests import contract
 from train.evaluation import compare, curves, results
 from train.evaluation.results import Finished, ResultsError
 from train.reporting import error_analysis, figures, forest_plot, model_card, plots, verdict
+from train.settings import DEMO
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -63,8 +64,8 @@ def default_out(runs: list[Path]) -> Path:
 
 def write(
     runs: list[Path], root: Path | None, out: Path, load_heat: LoadHeat, progress: Callable[[int, int], None]
-) -> None:
-    """Write the page of some runs.
+) -> list[str]:
+    """Write the page of some runs, and give the sentences that it opens with.
 
     Args:
         runs: their folders.
@@ -95,6 +96,7 @@ def write(
         contract.write_atomically(out, page)
     except OSError as error:
         raise PageError(f"--out {out}: {error.strerror}; give another place") from None
+    return sentences
 
 
 def _names(runs: list[Path]) -> list[str]:
@@ -267,7 +269,8 @@ def _rendered(
         style=Markup(style),  # noqa: S704  # our own file; all that comes from a run is escaped
         style_hash=html.policy_hash(style),
         sections=sections,
-        notices=sorted({str(each.run.settings.get("notice") or "") for each in sections} - {""}),
+        notices=sorted({str(each.run.settings.get("notice") or "") for each in sections} - {""})
+        + [DEMO] * any(each.run.settings.get("backbone") == "demo" for each in sections),
         verdict=sentences,
         compared=compared,
         uncompared=uncompared,

@@ -73,9 +73,7 @@ def test_the_summary_has_every_figure_with_its_interval(tmp_path: Path) -> None:
 
 def test_the_summary_of_three_classes_has_each(tmp_path: Path) -> None:
     """Macro figures first, then those of each class against the rest."""
-    table = results.summary(results.read(folder(tmp_path, "own", classes=3))).set_index(
-        "test of 12 images, 12 groups"
-    )
+    table = results.summary(results.read(folder(tmp_path, "own", classes=3))).set_index("test of 12 images, 12 groups")
     assert "accuracy, most probable" in table.index
     assert "class2: AUROC" in table.index
 
@@ -88,7 +86,19 @@ def test_what_is_not_defined_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["gone", "empty", "list", "nested", "no figures", "nested figures", "older", "without positive", "twice"]
+    "damage",
+    [
+        "gone",
+        "empty",
+        "list",
+        "nested",
+        "no figures",
+        "nested figures",
+        "older",
+        "without positive",
+        "twice",
+        "infinite",
+    ],
 )
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -> None:
     """Missing, damaged or of an older version: the message names the folder and says what to give or do."""
@@ -118,5 +128,9 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path: Path, damage: str) -
             (run / "settings.json").write_text(json.dumps(settings | {"classes": ["a", "a"]}))
         case "older":
             (run / "metrics.json").write_text(json.dumps({"frozen": {"val": {"accuracy": 0.5}}}))
-    with pytest.raises(results.ResultsError, match=rf"{run}.*`python -m train fit`"):
+        case "infinite":
+            text = (run / "metrics.json").read_text().replace('"images": 12', '"images": Infinity')
+            (run / "metrics.json").write_text(text)
+    said = "older version" if damage in ("older", "without positive") else ""
+    with pytest.raises(results.ResultsError, match=rf"{run}.*{said}.*`python -m train fit`"):
         results.read(run)
