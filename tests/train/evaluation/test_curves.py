@@ -59,7 +59,7 @@ def test_bands_are_of_patients() -> None:
 
 
 def test_reliability_is_what_came_of_each_bin() -> None:
-    """Told 0.9 and come half the time: one bin, at one half; the others are empty."""
+    """Predicted with 0.9 and observed half the time: one bin, at one half; the others are empty."""
     found = curves.curves(scored([0, 1] * 10, [0.9] * 20, list(range(20)))).reliability
     assert found.counts.tolist() == [0] * 13 + [20, 0]
     assert (found.observed.x[13], found.observed.y[13]) == pytest.approx((0.9, 0.5))
