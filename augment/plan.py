@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from augment.fill import FillError, fill, originals
+from augment.allocation import AllocationError, allocate, originals
 from augment.recipe import LARGEST, SMALLEST, Recipe
 from augment.sources.layout import Rejected
 from common.errors import UserError
@@ -93,11 +93,11 @@ def plan(sources: pd.DataFrame, recipe: Recipe, *, drop_leaks: bool = False, dro
             continue
         try:
             images, shown = originals(len(members), least[split], split, recipe)
-        except FillError as error:
+        except AllocationError as error:
             raise PlanError(f"{label} in {split}: {error}") from None
         draw = partial(_drawn, recipe.seed)
         drawn_by = sources.loc[members, ["first_seed", "source_sha256"]]
-        counts[members], first[members] = fill(drawn_by, images, shown, draw)
+        counts[members], first[members] = allocate(drawn_by, images, shown, draw)
         reason = f"sampled down: {label} has {len(members):,} sources in {split}, the recipe wants {images:,}"
         left_out += [Rejected(name, reason) for name in sources.loc[members[counts[members] == 0], "source"].tolist()]
     rows = _rows(sources, np.concatenate([members for _, members in sides]), counts, first, recipe)

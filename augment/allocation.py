@@ -15,7 +15,7 @@ from augment.recipe import EVEN, Recipe
 from common.errors import UserError
 
 
-class FillError(UserError):
+class AllocationError(UserError):
     """A class can't be brought to its target; the message says why and what to do, but not where."""
 
 
@@ -29,7 +29,7 @@ def originals(have: int, least: int, split: str, recipe: Recipe) -> tuple[int, i
         recipe: what the set is to be.
 
     Raises:
-        FillError: more originals are needed than there are, or there are no transforms to make variants with.
+        AllocationError: more originals are needed than there are, or there are no transforms to make variants with.
     """
     target = recipe.targets[split]
     images = have if target is None else target
@@ -40,20 +40,20 @@ def originals(have: int, least: int, split: str, recipe: Recipe) -> tuple[int, i
     else:
         shown = images - round(float(recipe.augmented_share) * images)
         if shown > have:
-            raise FillError(
+            raise AllocationError(
                 f"augmented_share {recipe.augmented_share} leaves {shown:,} of {images:,} images to be sources as they are, "
                 f"but there are {have:,}; set augmented_share to {EVEN}, or to {1 - have / images:.3f} or more"
             )
     if shown < images and recipe.transforms == "[]":
         needs = f"there are {have:,} sources" if shown == have else f"{images - shown:,} of them are to be augmented"
-        raise FillError(
+        raise AllocationError(
             f"the recipe wants {images:,} images, but {needs} and it names no transforms to make more with; add "
             "transforms or lower per_class"
         )
     return images, shown
 
 
-def fill(
+def allocate(
     members: pd.DataFrame, images: int, shown: int, hash_of: Callable[[str], int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Share a class's images out over its sources: equal to within one.
