@@ -19,6 +19,7 @@ from augment.building import one_line_faults
 from augment.gallery import summary
 from augment.gallery.drawn import histograms
 from augment.gallery.ssim import Extremes, Likeness, compare, extremes, pairs, share
+from augment.recipe import Recipe
 from augment.rendering.tasks import Style
 from common import html
 from common.errors import UserError
@@ -74,7 +75,9 @@ def gallery(
         urls = _embedded(chosen["path"], root) if embed else _referenced(chosen["path"], root, out)
         recipe = summary.recipe_of(card)
         likeness = compare(pairs(chosen, root), Style.of(recipe) if recipe else None, executor, progress)
-        page = _page(rows, chosen, card, urls, likeness, _named(manifest, root, private=bool(embed)), bool(embed))
+        page = _page(
+            rows, chosen, card, recipe, urls, likeness, _named(manifest, root, private=bool(embed)), bool(embed)
+        )
         contract.write_atomically(out, page)
     return Shown(len(chosen), len(rows), sum(not url for url in urls.values()))
 
@@ -134,6 +137,7 @@ def _page(
     rows: pd.DataFrame,
     chosen: pd.DataFrame,
     card: dict[str, Any],
+    recipe: Recipe | None,
     urls: dict[str, str],
     likeness: Compared,
     manifest: str,
@@ -169,7 +173,7 @@ def _page(
         making=summary.making(card, manifest, private=private),
         likeness=_likeness(chosen, ssim),
         measures=_measures(likeness),
-        histograms=histograms(rows.loc[rows["variant"] > 0, "transform"], summary.recipe_of(card)),
+        histograms=histograms(rows.loc[rows["variant"] > 0, "transform"], recipe),
         groups=summary.groups(card),
         group_name=contract.group_name(card.get("recipe")),
         form=summary.image_form(card),

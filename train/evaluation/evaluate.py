@@ -17,8 +17,12 @@ class Judged(NamedTuple):
 
     probabilities: Floats
     temperature: float  # 1 without scaling
-    threshold: Threshold | None  # None with more than two classes
     metrics: PhaseMetrics
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The one that was chosen; None with more than two classes."""
+        return self.metrics.threshold
 
 
 def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivity: float | None) -> Judged:
@@ -59,7 +63,7 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
     threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity) if len(dataset.classes) == 2 else None
     after = measured(probabilities, threshold)
     found = PhaseMetrics(calibration=calibration, threshold=threshold, val=after["val"], test=after.get("test"))
-    return Judged(probabilities, scale, threshold, found)
+    return Judged(probabilities, scale, found)
 
 
 def predictions(dataset: Dataset, judged: dict[str, Judged]) -> pd.DataFrame:

@@ -74,6 +74,11 @@ class Metrics:
     decisions: dict[str, OperatingPoint]
     per_class: dict[str, ClassMetrics] = field(default_factory=dict)  # of more than two
 
+    @property
+    def accuracy(self) -> Estimate:
+        """At the first operating point: a threshold of 0.5, or the most probable class."""
+        return next(iter(self.decisions.values())).accuracy
+
 
 @dataclass(frozen=True)
 class Threshold:

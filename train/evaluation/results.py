@@ -156,7 +156,7 @@ def overview(runs: list[Finished]) -> pd.DataFrame:
             of_phase = run.metrics.get(phase)
             measured = of_phase.test if of_phase else None
             missing = "no test images" if of_phase else f"not {phase}"
-            row[f"accuracy {phase}"] = str(next(iter(measured.decisions.values())).accuracy) if measured else missing
+            row[f"accuracy {phase}"] = str(measured.accuracy) if measured else missing
             row[f"AUROC {phase}"] = str(measured.auroc) if measured else missing
         row["the study's accuracy"] = f"{run.study[0]:.2f} -> {run.study[1]:.2f}" if run.study else "-"
         rows.append(row)

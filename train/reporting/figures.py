@@ -62,7 +62,7 @@ def sizes(runs: list[Finished]) -> list[Shown]:
         if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
             continue
         for phase, of_phase in run.metrics.items():
-            accuracy = next(iter(of_phase.measured.decisions.values())).accuracy
+            accuracy = of_phase.measured.accuracy
             if not accuracy.reason:
                 row = {"run": run.name, "phase": phase, "size": size[0], "shape": f"{size[0]} x {size[1]}"}
                 points.append(row | {"text": str(accuracy)} | asdict(accuracy))

@@ -43,7 +43,7 @@ def accuracies(runs: list[Finished]) -> Forest:
     alone = len(runs) == 1
     for run in runs:
         for phase, of_phase in run.metrics.items():
-            accuracy = next(iter(of_phase.measured.decisions.values())).accuracy
+            accuracy = of_phase.measured.accuracy
             study = run.study[phase == "fine-tuned"] / 100 if run.study else None
             cells = [
                 phase if alone else f"{run.name} {phase}",
