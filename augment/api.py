@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from augment.building import Built
     from augment.recipe import Recipe
     from augment.sources.scan import Scan
-    from common.process_pool import ProcessPool
+    from common.workers import Workers
 
 # The stages are imported inside the functions: `import augment` should take a blink.
 
@@ -28,6 +28,9 @@ class Options(TypedDict, total=False):
     """What `build` and `dry_run` take beside recipe and source."""
 
     workers: int  # processes that render; one a core
+    cluster: (
+        str | None
+    )  # the address of a Dask scheduler, or its scheduler file, whose workers take the place of processes
     seed: int | None  # takes the place of the recipe's
     on_leak: Literal["error", "drop"]  # a patient or an image in two of the source's splits
     on_conflict: Literal["error", "drop"]  # an image whose bytes stand in two classes
@@ -63,19 +66,17 @@ def build(
     Raises:
         UserError: the source, the recipe or the place can't be used; the message says why, and the fix.
     """
-    with _scanned(recipe, source, options) as (loaded, scanned, executor):
+    with _scanned(recipe, source, options) as (loaded, scanned, workers):
         from augment import building
         from augment.storage.place import place_of
 
-        place = place_of(
-            loaded.name,
-            scanned.folder,
-            Path(root),
-            Path(images) if images else None,
-            Path(manifest) if manifest else None,
-        )
+        def path(place: Place) -> Path:
+            return Path(place).absolute() if options.get("cluster") else Path(place)
+
+        places = (path(images) if images else None, path(manifest) if manifest else None)
+        place = place_of(loaded.name, scanned.folder, path(root), *places)
         with progress("checking", "images") as checking, progress("rendering", "images") as show:
-            return building.build(scanned, loaded, place, executor, show, checking=checking, **_drops(options))
+            return building.build(scanned, loaded, place, workers, show, checking=checking, **_drops(options))
 
 
 def dry_run(recipe: str, source: Place, **options: Unpack[Options]) -> "BuildPlan":
@@ -92,11 +93,11 @@ def dry_run(recipe: str, source: Place, **options: Unpack[Options]) -> "BuildPla
     Raises:
         UserError: as `build`.
     """
-    with _scanned(recipe, source, options) as (loaded, scanned, executor):
+    with _scanned(recipe, source, options) as (loaded, scanned, workers):
         from augment import building
 
         with progress("decoding", "files") as show:
-            return building.dry_run(scanned, loaded, scanned.folder, executor, show, **_drops(options))
+            return building.dry_run(scanned, loaded, scanned.folder, workers.compute, show, **_drops(options))
 
 
 def _drops(options: Options) -> dict[str, bool]:
@@ -107,15 +108,17 @@ def _drops(options: Options) -> dict[str, bool]:
 
 
 @contextmanager
-def _scanned(name: str, source: Place, options: Options) -> "Iterator[tuple[Recipe, Scan, ProcessPool]]":
+def _scanned(name: str, source: Place, options: Options) -> "Iterator[tuple[Recipe, Scan, Workers]]":
     """The recipe, the source's images, and the workers that render."""
     from augment import recipe as recipes
     from augment.rendering.work import MODULES
-    from common.process_pool import ProcessPool
+    from common.workers import connect
 
-    recipe, workers = recipes.load(str(name), options.get("seed")), options.get("workers", CORES)
+    recipe = recipes.load(str(name), options.get("seed"))
     preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
-    with ProcessPool(workers, preload) as executor:  # before what follows: the workers' imports run beside these
+    cluster = options.get("cluster")
+    # Before what follows: the workers' imports run beside these.
+    with connect(options.get("workers", CORES), preload, cluster) as workers:
         from augment import building  # noqa: F401  # most of what takes time to import
         from augment.sources.dicom_tags import group_tag
         from augment.sources.scan import scan
@@ -123,5 +126,6 @@ def _scanned(name: str, source: Place, options: Options) -> "Iterator[tuple[Reci
 
         with progress("reading", "files") as show:
             tag = group_tag(recipe, options.get("group_key"))
-            scanned = scan(at(source), recipe.group, workers, show, recipe.list, tag)
-        yield recipe, scanned, executor
+            place = at(source, absolute=cluster is not None)  # a cluster's workers are in folders of their own
+            scanned = scan(place, recipe.group, workers.read, show, recipe.list, tag)
+        yield recipe, scanned, workers

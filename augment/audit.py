@@ -13,14 +13,15 @@ import pandas as pd
 from PIL import Image
 
 from augment.list_format import ListFormat
-from augment.rendering.scheduler import results
 from augment.sources.dicom_tags import GroupTag
 from augment.sources.groups import describe_groups
 from augment.sources.layout import Rejected
 from augment.sources.scan import scan
 from common.images.pixels import UnreadableImage, header, picture, read_image
-from common.process_pool import ProcessPool
 from common.remote import Location
+from common.workers import Workers
+from common.workers.dispatch import results
+from common.workers.process_pool import WorkerDied
 
 _SIDE = 16  # of the perceptual hash: 256 bits, since at the usual 64 X-rays of different patients are alike
 _WORDS = _SIDE * _SIDE // 64
@@ -66,7 +67,7 @@ def audit(
     group: str,
     distance: int,
     max_pixels: int,
-    workers: int,
+    workers: Workers,
     progress: Callable[[int, int], None],
     list_format: ListFormat | None = None,
     group_tag: GroupTag | None = None,
@@ -80,7 +81,7 @@ def audit(
             has it) differ in no more bits than this. Of Kermany's X-rays, copies that were reduced, recompressed
             or brightened differ in up to 12, the most alike of different patients in 36.
         max_pixels: an image that declares more is reported as unreadable.
-        workers: processes that decode.
+        workers: which read and decode.
         progress: called with (images done, images in all).
         list_format: as `scan` takes it.
         group_tag: as `scan` takes it.
@@ -89,10 +90,9 @@ def audit(
         ScanError: as `scan` has it.
         DispatchError: as `results` has it. An image that crashes its decoder is reported as unreadable instead.
     """
-    with ProcessPool(workers, [__name__]) as executor:  # it imports while the sources are read
-        scanned = scan(source, group, workers, list_format=list_format, group_tag=group_tag)
-        images = scanned.sources
-        looks, unreadable = _look_at_all(scanned.folder, images, max_pixels, executor, progress)
+    scanned = scan(source, group, workers.read, list_format=list_format, group_tag=group_tag)
+    images = scanned.sources
+    looks, unreadable = _look_at_all(scanned.folder, images, max_pixels, workers.compute, progress)
     seen = images[images["source"].isin(looks)].reset_index(drop=True)
     found = [looks[name] for name in seen["source"]]
     seen["pixels"] = [look.pixels for look in found]
@@ -130,7 +130,7 @@ def _look_at_all(
     batches = (
         [_File(source, name, max_pixels) for name in names[at : at + _BATCH]] for at in range(0, len(names), _BATCH)
     )
-    for batch in results(_look_at_batch, batches, executor, lambda file: source / file.name, _crashed):
+    for batch in results(_look_at_batch, batches, executor, lambda file: source / file.name, _failed):
         for name, look in batch:
             if isinstance(look, _Look):
                 looks[name] = look
@@ -145,8 +145,8 @@ def _look_at_batch(batch: Sequence[_File]) -> list[tuple[str, _Look | str]]:
     return [(file.name, _look(file.source / file.name, file.max_pixels)) for file in batch]
 
 
-def _crashed(file: _File, reason: str) -> tuple[str, _Look | str]:
-    return file.name, reason
+def _failed(file: _File, error: WorkerDied) -> tuple[str, _Look | str]:
+    return file.name, error.reason
 
 
 def _look(path: Location, max_pixels: int) -> _Look | str:

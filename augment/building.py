@@ -1,5 +1,6 @@
 """A build plan + what is on disk -> the finished set: renders what is missing, and nothing else."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from augment.storage.place import (
     recorded,
 )
 from common.remote import Location, name_in
+from common.workers import Workers
 from manifests import contract
 
 _TRIAL_SECONDS = 30  # with the import of albumentations on a busy machine
@@ -50,6 +52,7 @@ class Built(NamedTuple):
     reused: int
     set_aside: list[str]  # relative to the image folder, where they were
     noted: list[Noted]  # on sources rendered by this build
+    by_worker: dict[str, int]  # images rendered by each of a cluster's workers; by this machine's under ""
 
 
 def plan_build(
@@ -140,7 +143,7 @@ def build(
     scanned: Scan,
     recipe: Recipe,
     place: Place,
-    executor: Executor,
+    workers: Workers,
     progress: Progress,
     *,
     drop_leaks: bool = False,
@@ -153,7 +156,7 @@ def build(
         scanned: the source folder's images.
         recipe: what the set is to be.
         place: where it goes.
-        executor: runs the rendering; any `concurrent.futures.Executor` whose workers see the same files.
+        workers: which hash and render.
         progress: called with (images done, images in all).
         drop_leaks: as `plan` has it.
         drop_conflicts: as `plan` has it.
@@ -172,13 +175,13 @@ def build(
         except (contract.ContractError, TypeError):  # no set yet, or a card that was tampered with
             known, earlier = [], set()
         build_plan = plan_build(
-            scanned, recipe, place.source, executor, known, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts
+            scanned, recipe, place.source, workers.compute, known, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts
         )
-        if is_up_to_date(place, build_plan, checking):
-            return Built(place, build_plan, 0, len(build_plan.planned.rows), clear(place, build_plan), [])
-        _check_transforms(recipe, executor)  # before anything is touched
+        if is_up_to_date(place, build_plan, workers.read, checking):
+            return Built(place, build_plan, 0, len(build_plan.planned.rows), clear(place, build_plan), [], {})
+        _check_transforms(recipe, workers.compute)  # before anything is touched
         unreadable = {entry.source: entry for entry in known}
-        return _make(build_plan, unreadable, earlier, place, executor, progress, checking)
+        return _make(build_plan, unreadable, earlier, place, workers, progress, checking)
 
 
 @contextmanager
@@ -202,7 +205,7 @@ def _make(
     unreadable: dict[str, Rejected],
     earlier: set[Noted],
     place: Place,
-    executor: Executor,
+    workers: Workers,
     progress: Progress,
     checking: Progress,
 ) -> Built:
@@ -217,23 +220,25 @@ def _make(
     written, notes = read_journal(folder)
     begun = wanted(written)
     moved += image_folder.tidy_partial(place.images, {image.path for image in begun})
-    begun = intact(folder, begun, checking)
+    begun = intact(folder, begun, workers.read, checking)
     with Journal(folder, begun, notes) as journal:
         if image_folder.marker(place.images) == image_folder.marker(folder):
             written, notes = read_journal(place.images)
             finished = wanted([*written, *recorded(place)])
             finished = [image for image in finished if image.path not in journal.finished]
-            for image in (reusable := intact(place.images, finished, checking)):
+            for image in (reusable := intact(place.images, finished, workers.read, checking)):
                 image_folder.take_over(place.images / image.path, folder / image.path)
             journal.add(reusable, notes | earlier)
         reused, before = set(journal.finished), set(journal.notes)
-        while failed := _render(build_plan, place, executor, journal, progress):
+        by_worker: Counter[str] = Counter()
+        while failed := _render(build_plan, place, workers.compute, journal, by_worker, progress):
             # So that its class meets its target with the others.
             build_plan = _without_known(build_plan.without(failed), unreadable)
     rows = _manifest_rows(build_plan.planned.rows, journal, place.relative(place.images))
     moved += publish(place, build_plan, rows, journal.notes)
     kept = len(reused.intersection(build_plan.planned.rows["path"]))
-    return Built(place, build_plan, len(rows) - kept, kept, moved, notes_of(rows, journal.notes - before))
+    noted = notes_of(rows, journal.notes - before)
+    return Built(place, build_plan, len(rows) - kept, kept, moved, noted, dict(sorted(by_worker.items())))
 
 
 def _render(
@@ -241,9 +246,13 @@ def _render(
     place: Place,
     executor: Executor,
     journal: Journal,
+    by_worker: Counter[str],
     progress: Progress,
 ) -> list[Rejected]:
-    """Render what the journal doesn't have of a build plan; give back the sources that can't be used."""
+    """Render what the journal doesn't have of a build plan; give back the sources that can't be used.
+
+    `by_worker` counts the images.
+    """
     failed = []
     rows = build_plan.planned.rows
     missing = rows[~rows["path"].isin(journal.finished.keys())]
@@ -255,6 +264,7 @@ def _render(
             failed.append(rejection(task, result, place.source))
         notes = (Noted(name, note, result.largest, task.source_sha256) for note in result.notes)
         journal.add(result.written, notes)
+        by_worker[result.worker] += len(result.written)
         done += len(task.variants)
         progress(done, len(rows))
     return sorted(failed)

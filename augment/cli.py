@@ -9,7 +9,7 @@ import click
 import augment
 from augment import console
 from augment.api import CORES, Options
-from common.console import as_json, at_root, of_root, one_line_errors, print_json, progress, quiet, say
+from common.console import as_json, at_root, of_root, on_cluster, one_line_errors, print_json, progress, quiet, say
 
 # The stages are imported inside the commands: `--help` should answer in a blink.
 
@@ -56,6 +56,7 @@ def main() -> None:
 @click.option(
     "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that render.", show_default="one a core"
 )
+@on_cluster
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Takes the place of the recipe's seed.")
 @click.option(
     "--on-leak",
@@ -82,6 +83,7 @@ def build(
     manifest: Path | None,
     root: Path,
     workers: int,
+    cluster: str | None,
     seed: int | None,
     on_leak: Literal["error", "drop"],
     on_conflict: Literal["error", "drop"],
@@ -101,7 +103,7 @@ def build(
     """
     with one_line_errors("Run the same command again to go on from here."):
         options: Options = {"workers": workers, "seed": seed, "on_leak": on_leak, "on_conflict": on_conflict}
-        options["group_key"] = group_key
+        options |= {"group_key": group_key, "cluster": cluster}
         if dry_run:
             build_plan = augment.dry_run(recipe_name, source, **options)
             console.print_build_plan(build_plan)
@@ -114,6 +116,7 @@ def build(
     console.print_notes(built.noted)
     if built.rendered:
         say(f"Rendered {built.rendered:,} images, reused {built.reused:,}: {images}")
+        console.print_workers(built.by_worker)
     else:
         say(f"Up to date, nothing to render: {images}")
     console.print_set_aside(built.set_aside, images)
@@ -136,9 +139,18 @@ def build(
     help="Threads that hash, processes that render.",
     show_default="one a core",
 )
+@on_cluster
 @quiet
 @as_json
-def verify(manifest: Path, repair: bool, source: str | None, root: Path | None, workers: int, **_: bool) -> None:
+def verify(
+    manifest: Path,
+    repair: bool,
+    source: str | None,
+    root: Path | None,
+    workers: int,
+    cluster: str | None,
+    **_: bool,
+) -> None:
     """Check every image of MANIFEST against its checksum; exit code 1 if anything is missing, altered or stray.
 
     With --repair, images take their place only if they come out byte for byte as the manifest has them.
@@ -151,21 +163,25 @@ def verify(manifest: Path, repair: bool, source: str | None, root: Path | None, 
     with one_line_errors("Run the same command again."):
         from augment import verify as stage
         from augment.rendering.work import MODULES
-        from common.process_pool import ProcessPool
+        from common.remote import at
+        from common.workers import connect
         from manifests.contract import root_of
 
         root = root_of(manifest, root)
-        with progress("hashing", "images") as show:
-            faults = stage.verify(manifest, root, workers, show)
-        console.print_faults(faults)
-        if repair and faults:
-            with ProcessPool(workers, MODULES) as executor, progress("repairing", "images") as show:
-                left = stage.repair(manifest, root, source, faults, executor, show)
-            say(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
-            strays = [fault.path for fault in faults if fault.kind == "stray"]
-            console.print_set_aside(strays, stage.image_folder_of(manifest, root))
-            faults = left
+        if cluster:  # whose workers are in folders of their own
+            root, source = root.absolute(), source and str(at(source, absolute=True))
+        with connect(workers, MODULES, cluster) as hands:
+            with progress("hashing", "images") as show:
+                faults = stage.verify(manifest, root, hands.read, show)
             console.print_faults(faults)
+            if repair and faults:
+                with progress("repairing", "images") as show:
+                    left = stage.repair(manifest, root, source, faults, hands, show)
+                say(f"Repaired {len(faults) - len(left):,} of {len(faults):,}.")
+                strays = [fault.path for fault in faults if fault.kind == "stray"]
+                console.print_set_aside(strays, stage.image_folder_of(manifest, root))
+                faults = left
+                console.print_faults(faults)
     print_json([fault._asdict() for fault in faults])
     if faults:
         if not repair:
@@ -212,6 +228,7 @@ def verify(manifest: Path, repair: bool, source: str | None, root: Path | None, 
 @click.option(
     "--workers", default=CORES, type=click.IntRange(1, 1024), help="Processes that decode.", show_default="one a core"
 )
+@on_cluster
 @_group_key
 @quiet
 def audit(
@@ -224,6 +241,7 @@ def audit(
     json_file: Path | None,
     strict: bool,
     workers: int,
+    cluster: str | None,
     **_: bool,
 ) -> None:
     """Look at SOURCE, a folder or a list, before building: counts, formats, unreadable files, leaks, look-alikes.
@@ -241,14 +259,15 @@ def audit(
         from augment.recipe import load, resolve
         from augment.sources.dicom_tags import group_tag
         from common.remote import at
+        from common.workers import connect
         from manifests.contract import write_atomically
 
         recipe = load(recipe_name)
         pattern = resolve("audit", {"group": group or recipe.group}, "--group").group
-        with progress("looking", "images") as show:
-            limit = max_pixels or recipe.max_pixels
-            tag = group_tag(recipe, group_key)
-            found = stage.audit(at(source), pattern, distance, limit, workers, show, recipe.list, tag)
+        limit, tag = max_pixels or recipe.max_pixels, group_tag(recipe, group_key)
+        with connect(workers, ["augment.audit"], cluster) as hands, progress("looking", "images") as show:
+            place = at(source, absolute=cluster is not None)
+            found = stage.audit(place, pattern, distance, limit, hands, show, recipe.list, tag)
         if json_file == _STDOUT:
             click.get_current_context().params["as_json"] = True
             print_json(found.report)
@@ -283,7 +302,7 @@ def gallery(manifest: Path, out: Path | None, embed: int | None, root: Path | No
       python -m augment gallery manifests/augment1.csv --embed 200  # one file to mail
     """
     with one_line_errors("Run the same command again."):
-        from common.process_pool import ProcessPool
+        from common.workers.process_pool import ProcessPool
 
         with ProcessPool(workers, ["augment.gallery.ssim"]) as executor:
             from augment.gallery.page import gallery as write_page

@@ -42,6 +42,12 @@ def print_build_plan(build_plan: "BuildPlan") -> None:
         say(f"Warning: {warning}.")
 
 
+def print_workers(by_worker: dict[str, int]) -> None:
+    """How many images each worker of a cluster rendered."""
+    if set(by_worker) - {""}:
+        say("Images by worker: " + ", ".join(f"{name} {count:,}" for name, count in by_worker.items()))
+
+
 def print_set_aside(paths: list[str], images: Path) -> None:
     """Which files were moved out of the image folder, and where to."""
     if paths:

@@ -20,6 +20,7 @@ from augment.storage.lock import held
 from augment.storage.place import Place
 from common.errors import UserError
 from common.remote import at
+from common.workers import Workers
 from manifests import contract
 
 Progress = Callable[[int, int], None]
@@ -37,7 +38,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list[Fault]:
+def verify(manifest: Path, root: Path, executor: Executor, progress: Progress) -> list[Fault]:
     """Hash every image of a set and list what is not as the manifest has it, sorted.
 
     A manifest that is no longer what the build wrote is a fault itself, and nothing is called a stray; where it breaks
@@ -54,8 +55,8 @@ def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list
     except contract.ContractError as error:
         before = contract.read_before(error, manifest)
         detail = f"{error}; of the images, those of the {len(before):,} lines before it were checked"
-        return [Fault("altered", manifest.as_posix(), detail), *_faulty(before, root, workers, progress)]
-    faults = _faulty(rows, root, workers, progress)
+        return [Fault("altered", manifest.as_posix(), detail), *_faulty(before, root, executor, progress)]
+    faults = _faulty(rows, root, executor, progress)
     images = _images(card, manifest)
     if digest(manifest)[0] != card.get("manifest_sha256"):  # what it doesn't list may be the set's all the same
         faults.append(Fault("altered", manifest.as_posix(), "the manifest is not as the build wrote it"))
@@ -68,11 +69,11 @@ def verify(manifest: Path, root: Path, workers: int, progress: Progress) -> list
     return sorted(faults)
 
 
-def _faulty(rows: pd.DataFrame, root: Path, workers: int, progress: Progress) -> list[Fault]:
+def _faulty(rows: pd.DataFrame, root: Path, executor: Executor, progress: Progress) -> list[Fault]:
     """The images of some rows that are missing or altered, sorted."""
     faults = []
     links = _linked({path.rpartition("/")[0] for path in rows["path"]}, root)
-    found = digest_all([f"{root}/{path}" for path in rows["path"]], workers, progress, follow=False)
+    found = digest_all([f"{root}/{path}" for path in rows["path"]], executor, progress, follow=False)
     for path, expected, (sha256, fault, _) in zip(rows["path"], rows["sha256"], found, strict=True):
         folder = path.rpartition("/")[0]
         if folder in links:  # a build never writes through one
@@ -96,7 +97,7 @@ def _linked(folders: set[str], root: Path) -> dict[str, str]:
 
 
 def repair(
-    manifest: Path, root: Path, source: str | None, faults: list[Fault], executor: Executor, progress: Progress
+    manifest: Path, root: Path, source: str | None, faults: list[Fault], workers: Workers, progress: Progress
 ) -> list[Fault]:
     """Mend what `verify` found, and give back what could not be mended, each with the reason.
 
@@ -117,7 +118,7 @@ def repair(
     place = Place(root, found, root / _images(card, manifest), manifest)
     place.check()
     if not place.images.exists() or any(fault.path == manifest.as_posix() for fault in faults):
-        _rebuild(place, card, executor, progress)
+        _rebuild(place, card, workers, progress)
         return []
     kinds = {fault.path: fault.kind for fault in faults}
     for path in kinds:  # a manifest may come from anyone
@@ -131,7 +132,7 @@ def repair(
                 raise VerifyError(f"{path} is not inside {place.images}, the set's folder, so it is left as it is")
         image_folder.remove_empty_folders(place.images)  # one may have the name of an image
         rows = contract.read(manifest)
-        again = _rendered_again(rows[rows["path"].isin(kinds)], place, card, executor, progress)
+        again = _rendered_again(rows[rows["path"].isin(kinds)], place, card, workers.compute, progress)
         left = sorted(Fault(kinds[path], path, reason) for path, reason in again)
         prefix = _images(card, manifest)
         image_folder.make_class_folders(place.images, rows["path"].str.removeprefix(f"{prefix}/"))
@@ -173,7 +174,7 @@ def _rendered_again(
         image_folder.remove(scratch)
 
 
-def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: Progress) -> None:
+def _rebuild(place: Place, card: dict[str, Any], workers: Workers, progress: Progress) -> None:
     """Build a set again from its card, if that gives just the same set; what is not of it is set aside."""
     recipe = _recipe(card)
     leaks, conflicts = card.get("on_leak") == "drop", card.get("on_conflict") == "drop"
@@ -183,18 +184,18 @@ def _rebuild(place: Place, card: dict[str, Any], executor: Executor, progress: P
         source = at(listed if "://" in listed else place.root / listed)
     if recipe.group_tag:
         raise VerifyError(f"{place.manifest}: its patients are hashed with a key; build the set anew, with --group-key")
-    scanned = scan(source, recipe.group, os.cpu_count() or 1, list_format=recipe.list)
+    scanned = scan(source, recipe.group, workers.read, list_format=recipe.list)
     try:
         unreadable = known_unreadable(scanned, recipe, card)
     except TypeError as error:  # the card was tampered with
         raise VerifyError(f"the card's rejected can't be used: {error}") from None
     build_plan = plan_build(
-        scanned, recipe, place.source, executor, unreadable, drop_leaks=leaks, drop_conflicts=conflicts
+        scanned, recipe, place.source, workers.compute, unreadable, drop_leaks=leaks, drop_conflicts=conflicts
     )
     if build_plan.fingerprint != card.get("fingerprint"):
         changed = "the sources have changed" if card.get("versions") == build_plan.versions else _version_change(card)
         raise VerifyError(f"{place.manifest}: can't be made again as it was: {changed}; build the set anew instead")
-    build(scanned, recipe, place, executor, progress, drop_leaks=leaks, drop_conflicts=conflicts)
+    build(scanned, recipe, place, workers, progress, drop_leaks=leaks, drop_conflicts=conflicts)
 
 
 def _version_change(card: dict[str, Any]) -> str:

@@ -159,7 +159,7 @@ def main() -> None:
             )
     speeds = passes(dataset, weights)
     taken = selection.fastest({name: 1 / speed for name, speed in speeds.items()})
-    print(json.dumps(selection.machine()))
+    print(json.dumps(engine.machine()))
     print("the pass, images/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items()))
     print(f"auto takes {taken}: {speeds[taken] / max(speeds.values()):.2f} of the fastest, at least 0.95")
 

@@ -29,6 +29,11 @@ of_root = click.option(
     type=click.Path(path_type=Path),
     help="The folder that the set was built in, which its paths are relative to.  [default: as its card has it]",
 )
+on_cluster = click.option(
+    "--cluster",
+    metavar="ADDRESS_OR_FILE",
+    help="Have a Dask cluster's workers do it: the scheduler's address (tcp://host:8786), or the file that it writes.",
+)
 
 
 class Refused(click.ClickException):

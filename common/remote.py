@@ -110,14 +110,14 @@ def name_in(folder: Location, file: Location) -> str:
     return file.relative_to(folder).as_posix()
 
 
-def at(place: str | PathLike[str] | Remote) -> Location:
-    """What a user's words name: an address with a scheme, or a path.
+def at(place: str | PathLike[str] | Remote, *, absolute: bool = False) -> Location:
+    """What a user's words name: an address with a scheme, or a path, which is made absolute if need be.
 
     Raises:
         RemoteError: an address that holds credentials, or whose store needs a package that isn't installed.
     """
     if isinstance(place, Remote) or "://" not in str(place):
-        return place if isinstance(place, Remote) else Path(place)
+        return place if isinstance(place, Remote) else Path(place).absolute() if absolute else Path(place)
     scheme, _, rest = str(place).partition("://")
     text = f"{scheme.lower()}://{rest}"
     parts = urlsplit(text)

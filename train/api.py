@@ -37,6 +37,7 @@ def fit(
     cache_limit: float | None = None,
     engine: str = "auto",
     positive: str | None = None,
+    cluster: str | None = None,
 ) -> "Finished":
     """Train on a set: the head on a frozen backbone, then the backbone's last layers too.
 
@@ -51,6 +52,7 @@ def fit(
         cache_limit: GB that it may grow to; None: the disk, less 1 GB.
         engine: what runs the frozen layers: auto, tensorflow or openvino.
         positive: the positive one of two classes; None: chosen by its name.
+        cluster: the address of a Dask scheduler, or its scheduler file, whose workers run the frozen layers; None: this machine.
 
     Returns:
         The run: `metrics` by phase (`metrics["fine-tuned"].test.auroc.value`), `settings` as in settings.json, `history` (a row an epoch) and
@@ -104,7 +106,7 @@ def fit(
             say(f"Engine: {chosen.reason}")
         with runs.written(folder, description, say) as unfinished:
             if unfinished:
-                kept = _activations(dataset, part, weights, cache, chosen.engine, with_tail, cache_limit)
+                kept = _activations(dataset, part, weights, cache, chosen.engine, with_tail, cache_limit, cluster)
                 leaks.write(unfinished, dataset, cache, say)
                 with progress("training", "batches") as show:
                     fitted = fitting.fit(
@@ -204,11 +206,16 @@ def _activations(
     engine: "Engine",
     with_tail: bool,  # one caller
     limit: float | None,
+    cluster: str | None,
 ) -> "Activations":
-    """The activations of a set, from the cache or computed now."""
-    from train.features import activations, extract
+    """The activations of a set, from the cache or computed now, by a cluster perhaps."""
+    from train.features import activations, cluster_pass, extract
 
-    with progress("checking", "images") as check, progress("activations", "images") as show:
+    with (
+        cluster_pass.connect(cluster, engine) as workers,
+        progress("checking", "images") as check,
+        progress("activations", "images") as show,
+    ):
 
         def make(share: "Dataset", engine: "Engine", show: "Progress") -> "Features":
             return extract.features(
@@ -222,6 +229,7 @@ def _activations(
                 limit=None if limit is None else int(limit * 10**9),
                 checking=check,
                 say=say,
+                cluster=workers,
             )
 
         kept = activations.of_shares(dataset, engine, make, show)

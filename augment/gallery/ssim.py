@@ -11,9 +11,9 @@ import pandas as pd
 from skimage.metrics import structural_similarity
 
 from augment.rendering.render import geometry_alone
-from augment.rendering.scheduler import results
 from augment.rendering.tasks import Style
 from common.images.pixels import Pixels, UnreadableImage, decode
+from common.workers.dispatch import results
 
 MOST = 2000  # variants that are compared; of a larger set a sample, since more would say no more of its recipe
 _BATCH = 32  # variants a task

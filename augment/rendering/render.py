@@ -8,29 +8,29 @@ import copy
 import errno
 import hashlib
 import json
-import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from augment.recipe import ONE_OF
+from augment.rendering import image_file
 from augment.rendering.tasks import RenderResult, RenderTask, Style, Variant, Written
 from augment.rendering.transforms import expect_image, pipeline
 from common.images import memory
 from common.images.pixels import Picture, Pixels, UnreadableImage, picture, read_image
 from common.images.resizing import resize
 from common.remote import Remote
+from common.workers.cluster import here
 
 _CHANGED = "its bytes are no longer those that were planned with"
 cv2.setNumThreads(1)  # the pool has a worker a core already
 
 
 def run(task: RenderTask) -> RenderResult:
-    """Read, render and write one source's variants.
+    """Read and render one source's variants, and write them unless they are to be handed back.
 
     Raises:
         OSError: an image can't be written (the disk is full, say). What is wrong with the source is returned.
@@ -50,10 +50,12 @@ def run(task: RenderTask) -> RenderResult:
     width, height = task.style.size
     written = []
     for variant, (encoded, transform) in zip(task.variants, rendered, strict=True):
-        _write(task.images / variant.path, encoded)
+        if task.images:
+            image_file.write(task.images / variant.path, encoded)
         sha256 = hashlib.sha256(encoded).hexdigest()
         written.append(Written(variant.path, variant.seed, transform, width, height, sha256))
-    return RenderResult(written, notes=decoded.notes, largest=decoded.largest)
+    images = () if task.images else tuple(encoded for encoded, _ in rendered)
+    return RenderResult(written, notes=decoded.notes, largest=decoded.largest, data=images, worker=here())
 
 
 def _is_as_planned(task: RenderTask) -> bool:
@@ -147,14 +149,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return value if isinstance(value, (str, int, bool, type(None))) else type(value).__name__
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file beside `path`, then rename it: another name of a file that was there keeps its bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

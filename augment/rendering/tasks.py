@@ -49,11 +49,11 @@ class Variant(NamedTuple):
 
 
 class RenderTask(NamedTuple):
-    """One source with all its variants that are to be rendered into the image folder."""
+    """One source with all its variants that are to be rendered, into the image folder or, where it is None, handed back."""
 
     source: Location
     source_sha256: str
-    images: Path
+    images: Path | None
     variants: tuple[Variant, ...]
     style: Style
 
@@ -77,3 +77,5 @@ class RenderResult(NamedTuple):
     unreadable: bool = False
     notes: tuple[str, ...] = ()  # on a source that can be used
     largest: float | None = None  # of its samples as stored, if they have more than 8 bits
+    data: tuple[bytes, ...] = ()  # of the images, if they are handed back
+    worker: str = ""  # of a cluster

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import io
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import NamedTuple
 from augment.recipe import Recipe
 from augment.sources.layout import ScanError
 from common.remote import Location, Remote
+from common.workers.dispatch import in_order
 
 _LEAST_KEY, _HASH = 16, 16  # bytes of a key; hex digits of a group
+_BATCH = 32  # files a task
 _LEAST_NAME = 4  # characters of an ID or a part of a name that a path is searched for
 _READ = ["PatientID", "PatientName", "BurnedInAnnotation", "PatientIdentityRemoved"]
 
@@ -34,6 +36,9 @@ class _Header(NamedTuple):
     burned_in: str  # yes, no, or nothing
     is_anonymous: bool
     names_patient: bool  # its path holds an ID or a name of the header
+
+
+_DAMAGED = _Header("", "", is_anonymous=True, names_patient=False)
 
 
 def group_tag(recipe: Recipe, key_file: str | PathLike[str] | None) -> GroupTag | None:
@@ -60,7 +65,11 @@ def group_tag(recipe: Recipe, key_file: str | PathLike[str] | None) -> GroupTag 
 
 
 def groups_and_warnings(
-    folder: Location, names: Sequence[str], tag: GroupTag | None, workers: int, progress: Callable[[int, int], None]
+    folder: Location,
+    names: Sequence[str],
+    tag: GroupTag | None,
+    executor: Executor,
+    progress: Callable[[int, int], None],
 ) -> tuple[list[str], list[str]]:
     """The group of each of some DICOM files (empty where there is no tag, or no value), and what to know of them all.
 
@@ -68,7 +77,7 @@ def groups_and_warnings(
         folder: what the names are relative to.
         names: of the files.
         tag: whom they show.
-        workers: threads that read.
+        executor: reads; a cluster's workers get the key, and never hand an identifier back.
         progress: called with (files done, files in all).
 
     Raises:
@@ -80,11 +89,8 @@ def groups_and_warnings(
         raise ScanError("DICOM needs packages: python -m pip install -r requirements-dicom.txt") from None
     if tag and tag_for_keyword(tag.keyword) is None:
         raise ScanError(f"group_tag {tag.keyword!r} is no DICOM keyword, such as PatientID")
-    headers = []
-    with ThreadPoolExecutor(workers) as pool:
-        for header in pool.map(partial(_header, folder, tag=tag), names):
-            headers.append(header)
-            progress(len(headers), len(names))
+    read = partial(_header, folder, tag=tag)
+    headers = in_order(read, names, executor, str, lambda *_: _DAMAGED, size=_BATCH, progress=progress)
     if named := sum(header.names_patient for header in headers):
         raise ScanError(
             f"{folder}: the paths of {named:,} DICOM files hold the ID or name of their patient, which manifest and file names "
@@ -110,7 +116,7 @@ def _header(folder: Location, name: str, tag: GroupTag | None) -> _Header:
         value = str(dataset.get(tag.keyword) or "").strip() if tag else ""
         burned_in = str(dataset.get("BurnedInAnnotation") or "").lower()
     except Exception:  # a damaged header of any kind: decoding will say so of the file
-        return _Header("", "", is_anonymous=True, names_patient=False)
+        return _DAMAGED
     group = hmac.new(tag.key, value.encode(), hashlib.sha256).hexdigest()[:_HASH] if tag and value else ""
     return _Header(group, burned_in, is_anonymous, names_patient and not is_anonymous)
 

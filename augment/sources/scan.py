@@ -8,8 +8,9 @@ found is left out.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +26,12 @@ from augment.sources.objects import layout_of
 from common.images.formats import FORMATS, HEAD, format_of
 from common.lists.tables import LISTS
 from common.remote import Location, Remote
+from common.workers.cluster import Cluster
+from common.workers.dispatch import in_order
+from common.workers.process_pool import WorkerDied
 
 _SILENT = 10  # files of a store, none of which can be read, after which it is the store's fault
-_CHUNK = 64  # files a thread hashes at a time
+_CHUNK = 64  # files a task
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
@@ -64,7 +68,7 @@ class Digest(NamedTuple):
 def scan(
     source: Location,
     group: str,
-    workers: int,
+    executor: Executor,
     progress: Progress = lambda *_: None,
     list_format: ListFormat | None = None,
     group_tag: GroupTag | None = None,
@@ -75,7 +79,7 @@ def scan(
         source: folder of class folders, or of train, val and test folders of class folders; or a list of images.
         group: regular expression; its first group is whom the image shows. It is matched at the start of a file's name,
             and of a list without a column for that, searched in the whole path.
-        workers: threads that read and hash.
+        executor: reads and hashes.
         progress: called with (files done, files in all).
         list_format: how a list is read; None: by its columns path, label, and group and split if it has them.
         group_tag: says whom DICOM files show; None: the same as of other files.
@@ -106,13 +110,13 @@ def scan(
         hint += f". {found}" if isinstance(source, Path) and (found := suggest(source)) else ""
     if files["label"].nunique() < 2:
         raise ScanError(_too_few_classes(source, files, rejected, hint))
-    files, faulty = _with_digests(files, folder, workers, progress)
+    files, faulty = _with_digests(files, folder, executor, progress)
     rejected = sorted([*rejected, *faulty])
     _expect_images(labels, files, rejected, source)
     is_dicom, warnings = files.pop("format") == "DICOM", list[str]()
     if is_dicom.any():
         names = files.loc[is_dicom, "source"].tolist()
-        groups, warnings = groups_and_warnings(folder, names, group_tag, workers, progress)
+        groups, warnings = groups_and_warnings(folder, names, group_tag, executor, progress)
         by_header = pd.Series(groups, index=files.index[is_dicom], dtype=object)
         files.loc[is_dicom, "group"] = by_header.where(by_header != "", files.loc[is_dicom, "group"])
     tag = group_tag.keyword if group_tag and is_dicom.any() else ""
@@ -141,20 +145,22 @@ def _names(source: Remote) -> list[str]:
 
 
 def _with_digests(
-    files: pd.DataFrame, folder: Location, workers: int, progress: Progress
+    files: pd.DataFrame, folder: Location, executor: Executor, progress: Progress
 ) -> tuple[pd.DataFrame, list[Rejected]]:
     """The files that begin as images do, with their checksums and formats, and the others."""
     names = files["source"].tolist()
     places: list[str | Location] = [
         folder / name if isinstance(folder, Remote) else f"{folder}/{name}" for name in names
     ]
-    found: list[Digest] = []
-    for each in digest_all(places, workers, progress, images_only=True):
-        found.append(each)
-        if isinstance(folder, Remote) and len(found) == _SILENT and all(one.error for one in found):
-            raise ScanError(
-                f"{folder}: none of the first {_SILENT} files can be read; first: {names[0]}: {found[0].error}"
-            )
+    if isinstance(executor, Cluster) and names:
+        executor.expect_file(folder / names[0])
+    first = places[:_SILENT] if isinstance(folder, Remote) else []
+    found = digest_all(first, executor, progress, images_only=True)
+    if first and all(each.error for each in found):
+        raise ScanError(
+            f"{folder}: none of the first {len(first)} files can be read; first: {names[0]}: {found[0].error}"
+        )
+    found += digest_all(places[len(first) :], executor, progress, images_only=True)
     rejected = [Rejected(name, each.error) for name, each in zip(names, found, strict=True) if each.error]
     files = files.assign(source_sha256=[each.sha256 for each in found], format=[each.format for each in found])
     return files[files["source_sha256"] != ""].astype(object).reset_index(drop=True), rejected
@@ -172,26 +178,27 @@ def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Re
 
 def digest_all(
     paths: Sequence[str | Location],
-    workers: int | None,
+    executor: Executor,
     progress: Progress,
     *,
     images_only: bool = False,
     follow: bool = True,
-) -> Iterator[Digest]:
-    """The `digest` of each file in order, read by `workers` threads; `progress` is called with (files done, in all)."""
+) -> list[Digest]:
+    """The `digest` of each file, in order; `progress` is called with (files done, in all).
 
-    def digests(chunk: Sequence[str | Location]) -> list[Digest]:
-        return [digest(path, images_only=images_only, follow=follow) for path in chunk]
+    A cluster's workers that don't see these files leave them to threads of this machine.
+    """
+    first = paths[0] if paths else ""
+    if isinstance(executor, Cluster) and not (isinstance(first, Remote) or executor.sees(Path(first))):
+        with ThreadPoolExecutor() as threads:
+            return digest_all(paths, threads, progress, images_only=images_only, follow=follow)
+    run = partial(digest, images_only=images_only, follow=follow)
+    size = 1 if paths and isinstance(paths[0], Remote) else _CHUNK  # a store's answers are waited for
+    return in_order(run, paths, executor, str, _unread, size=size, progress=progress)
 
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    done, pool = 0, ThreadPoolExecutor(workers)
-    try:
-        for chunk in pool.map(digests, chunks):
-            yield from chunk
-            done += len(chunk)
-            progress(done, len(paths))
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+def _unread(_: str | Location, error: WorkerDied) -> Digest:
+    return Digest("", error.reason)
 
 
 def digest(path: str | Location, *, images_only: bool = False, follow: bool = True) -> Digest:

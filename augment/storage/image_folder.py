@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from augment.rendering.image_file import MARKER
 from manifests import contract
 
-MARKER = ".evenset.json"  # holds what all of the set's images have in common, in the partial and the finished folder
 JOURNAL = ".journal.csv"  # in the partial folder, and in a finished one while a set takes its place
 _OURS = (MARKER, JOURNAL, f".{MARKER}.tmp", f".{JOURNAL}.tmp")
 # What a killed build may leave in a partial folder beside whole images: images in no journal, and unfinished ones.

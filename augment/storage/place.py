@@ -3,12 +3,14 @@
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from augment.build_plan import BuildPlan
+from augment.rendering.image_file import MARKER
 from augment.rendering.notes import Noted, notes_of
 from augment.rendering.tasks import Written
 from augment.sources.scan import Scan, digest, digest_all
@@ -97,7 +99,7 @@ def place_of(name: str, source: Location, root: Path, images: Path | None, manif
     return Place(Path(common), source, images, manifest)
 
 
-def is_up_to_date(place: Place, build_plan: BuildPlan, checking: Progress) -> bool:
+def is_up_to_date(place: Place, build_plan: BuildPlan, executor: Executor, checking: Progress) -> bool:
     """Whether this very set is there, its manifest and every image as it was written."""
     try:
         card = contract.read_card(place.manifest)
@@ -108,7 +110,7 @@ def is_up_to_date(place: Place, build_plan: BuildPlan, checking: Progress) -> bo
         return False
     if {image.path for image in expected} != set(build_plan.planned.rows["path"]):
         return False
-    return len(intact(place.images, expected, checking)) == len(expected)
+    return len(intact(place.images, expected, executor, checking)) == len(expected)
 
 
 def clear(place: Place, build_plan: BuildPlan) -> list[str]:
@@ -142,11 +144,11 @@ def recorded(place: Place) -> list[Written]:
     return [Written(*row) for row in rows[list(Written._fields)].itertuples(index=False)]
 
 
-def intact(folder: Path, images: list[Written], checking: Progress) -> list[Written]:
+def intact(folder: Path, images: list[Written], executor: Executor, checking: Progress) -> list[Written]:
     """Those of some images that lie in a folder as they were recorded, reached without any link."""
     there = set(image_folder.list_files(folder))
     images = [image for image in images if image.path in there]
-    digests = digest_all([f"{folder}/{image.path}" for image in images], None, checking, follow=False)
+    digests = digest_all([f"{folder}/{image.path}" for image in images], executor, checking, follow=False)
     return [image for image, found in zip(images, digests, strict=True) if found.sha256 == image.sha256]
 
 
@@ -193,7 +195,7 @@ def _release(place: Place, paths: set[str]) -> list[str]:
     The journal written there says so of the rest, should the build be killed before that.
     """
     images, written = place.images, [*read_journal(place.images)[0], *recorded(place)]
-    ours = {image.path for image in written} | paths | {image_folder.MARKER, JOURNAL}
+    ours = {image.path for image in written} | paths | {MARKER, JOURNAL}
     foreign = [path for path in image_folder.list_files(images) if path not in ours or (images / path).is_symlink()]
     moved = image_folder.set_aside(images, images, foreign)
     with Journal(images) as journal:

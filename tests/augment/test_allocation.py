@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from augment.plan import PlanError, plan
 from augment.recipe import Recipe, RecipeError, load, resolve
 from augment.sources.scan import scan
 from manifests.balance import augmented_shares, unevenness
+
+THREADS = ThreadPoolExecutor(2)
 
 FLIP = json.dumps([{"HorizontalFlip": {}}])
 PROPERTY = settings(max_examples=50, deadline=None)
@@ -205,7 +208,7 @@ def test_a_difference_of_more_than_ten_points_is_warned_of() -> None:
 
 def test_the_real_set(xrays_224) -> None:
     """The recipe `even` keeps augment1's patients, targets and NORMAL images, and evens out PNEUMONIA's."""
-    found = scan(xrays_224, load("even").group, workers=2).sources
+    found = scan(xrays_224, load("even").group, THREADS).sources
     even, uneven = (plan(found, load(name)).rows for name in ("even", "augment1"))
     assert even.groupby(["split", "label"]).size().to_dict() == {
         ("train", "NORMAL"): 4000,

@@ -29,8 +29,11 @@ from augment.sources.scan import scan
 from augment.storage.image_folder import partial
 from augment.storage.place import BuildError, Place
 from common.images.pixels import decode
-from common.process_pool import ProcessPool
+from common.workers import Workers
+from common.workers.process_pool import ProcessPool
 from manifests import contract
+
+THREADS = ThreadPoolExecutor(2)
 
 AFFINE = json.dumps([{"KerasAffine": {"rotation_range": 10, "zoom_range": 0.2}}])
 SMALL = Recipe("set", transforms=AFFINE, per_class=20, augment=("train", "val"), size=(32, 24))
@@ -62,7 +65,9 @@ def build(
 ) -> stage.Built:
     """Scan and build, in a thread unless an executor is given: any executor will do."""
     with executor or ThreadPoolExecutor(1) as pool:
-        return stage.build(scan(source, recipe.group, 2), recipe, place(root, source), pool, progress)
+        return stage.build(
+            scan(source, recipe.group, THREADS), recipe, place(root, source), Workers(pool, pool), progress
+        )
 
 
 def content(root: Path, name: str = "set") -> dict[str, bytes]:
@@ -269,10 +274,10 @@ def test_a_file_beyond_the_limit_is_made_up_for(source: Path, tmp_path: Path) ->
 def test_a_file_that_vanishes_is_made_up_for(source: Path, tmp_path: Path) -> None:
     """Gone between scan and render: rejected, its class meets the target; there again, it is used again."""
     victim = source / "train" / "NORMAL" / "IM-0001-0001.jpeg"
-    scanned, data = scan(source, SMALL.group, 2), victim.read_bytes()
+    scanned, data = scan(source, SMALL.group, THREADS), victim.read_bytes()
     victim.unlink()
     with ThreadPoolExecutor(1) as pool:
-        built = stage.build(scanned, SMALL, place(tmp_path, source), pool, quiet)
+        built = stage.build(scanned, SMALL, place(tmp_path, source), Workers(pool, pool), quiet)
     rows = expect_whole(tmp_path)
     assert [(entry.source, entry.reason) for entry in built.build_plan.rejected] == [
         ("train/NORMAL/IM-0001-0001.jpeg", "can't be read: No such file or directory")
@@ -477,7 +482,7 @@ def test_a_place_that_puts_files_at_risk_is_refused(
     before = listing(tmp_path)
     at = Place(tmp_path, source, tmp_path / images, tmp_path / manifest)
     with ThreadPoolExecutor(1) as pool, pytest.raises(BuildError, match=named):
-        stage.build(scan(source, SMALL.group, 2), SMALL, at, pool, quiet)
+        stage.build(scan(source, SMALL.group, THREADS), SMALL, at, Workers(pool, pool), quiet)
     assert listing(tmp_path) == before
 
 
@@ -678,7 +683,7 @@ def test_while_a_set_is_updated_a_manifest_means_a_whole_set(
 def test_names_of_files_that_are_no_images_say_nothing_of_patients(source: Path) -> None:
     """The warning of names that the pattern doesn't match counts images alone, and goes with the last of those."""
     (source / "train" / "NORMAL" / "half.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
-    scanned = scan(source, SMALL.group, 1)
+    scanned = scan(source, SMALL.group, THREADS)
     assert "(not half.jpg)" in make_build_plan(scanned, SMALL).groups.warning
     known = make_build_plan(scanned, SMALL, [Rejected("train/NORMAL/half.jpg", "damaged")]).groups
     assert (known.warning, known.matched) == ("", known.of)

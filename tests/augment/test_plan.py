@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from augment.plan import Plan, PlanError, plan, variant_seed
 from augment.recipe import Recipe, load
 from augment.sources.scan import scan
+
+THREADS = ThreadPoolExecutor(2)
 
 FLIP = json.dumps([{"HorizontalFlip": {}}])
 COLUMNS = ["source", "split", "label", "group", "source_sha256"]
@@ -598,7 +601,7 @@ def test_a_million_rows_are_planned() -> None:
 
 def test_the_real_set_as_the_study_split_it(xrays_224) -> None:
     """The three recipes on the published set: the counts of the study, 8 + 8 in `original`'s val."""
-    sources = scan(xrays_224, load("original").group, workers=2).sources
+    sources = scan(xrays_224, load("original").group, THREADS).sources
     counts = {}
     for name in ("original", "augment1", "augment2"):
         rows = plan(sources, load(name)).rows

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 import train
-from common.console import as_json, of_root, one_line_errors, print_json, quiet, say
+from common.console import as_json, of_root, on_cluster, one_line_errors, print_json, quiet, say
 from train.console import RESUME, table
 from train.settings import Settings
 
@@ -109,6 +109,7 @@ _DEFAULTS = Settings()
     help="Of the new layer's first weights and of the order of the images.",
     show_default=True,
 )
+@on_cluster
 @quiet
 @as_json
 @of_root
@@ -131,6 +132,7 @@ def fit(
     cache_limit: float | None,
     engine: str,
     positive: str | None,
+    cluster: str | None,
     **options: Any,
 ) -> None:
     """Train on MANIFEST: the head on a frozen backbone, then the backbone's last layers too.
@@ -151,6 +153,7 @@ def fit(
             cache_limit=cache_limit,
             engine=engine,
             positive=positive,
+            cluster=cluster,
         )
         from train.evaluation import results
         from train.evaluation.phase_metrics import to_json

@@ -6,15 +6,17 @@ OpenVINO can compute in bfloat16 where the processor has it. Activations then di
 
 import contextlib
 import io
+import os
+import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import ml_dtypes
@@ -44,6 +46,7 @@ class Engine(NamedTuple):
         return np.dtype(ml_dtypes.bfloat16 if self.precision == "bfloat16" else np.float32)
 
 
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile")
 PLAIN = Engine("tensorflow", "float32")
 
 
@@ -112,3 +115,22 @@ def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
         return [outputs[output] for output in network.outputs]
 
     return forward
+
+
+def machine() -> dict[str, Any]:
+    """What the speeds depend on: the processor's name, its arithmetic, how many of its cores we have, and GPUs."""
+    lines = _cpuinfo()
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": name or platform.processor() or platform.machine(),
+        "arithmetic": [flag for flag in _FLAGS if flag in flags],
+        "cores": cores,
+        "gpus": len(tf.config.list_logical_devices("GPU")),
+    }
+
+
+def _cpuinfo() -> Iterable[str]:
+    path = Path("/proc/cpuinfo")  # Linux only
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []

@@ -8,22 +8,23 @@ import hashlib
 import json
 import mmap
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from train.dataset import Dataset, expect_image, images
-from train.features.backbone import Cut, preprocess
+from common.workers.cluster import Cluster
+from train.dataset import Dataset
+from train.features import cluster_pass
+from train.features.backbone import Cut
 from train.features.engine import Engine, Forward, compiled
+from train.features.forward import BATCH, outputs_of, whole
 from train.features.store import FORMAT, Store, locked, taken, versions
 
-BATCH = 32  # images a pass, always: another number could change the last bits
 _SPARE = 10**9  # bytes of the disk that are left free
 
 Progress = Callable[[int, int], None]
@@ -102,6 +103,7 @@ def features(
     limit: int | None = None,
     checking: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
+    cluster: Cluster | None = None,
 ) -> Features:
     """Take up the activations that are kept of a set's images, and compute and keep the others.
 
@@ -120,12 +122,14 @@ def features(
         limit: bytes that `cache` may grow to.
         checking: called with (kept images checked, kept images to check).
         say: called with a line for people: what it waits for, and what was damaged.
+        cluster: whose workers compute what is kept.
 
     Raises:
         FeaturesError: the disk has no room even for the pooled outputs.
         DatasetError: an image is not the one in the manifest.
     """
-    both = addresses(dataset, part, weights, cache, engine)
+    arithmetic = cluster_pass.arithmetic(cluster) if cluster else None
+    both = addresses(dataset, part, weights, cache, engine, arithmetic)
     stores = tuple(both)[0 if with_tail else 1 :]
     checksums = dataset.rows["sha256"].tolist()
     first = {checksum: row for row, checksum in reversed(list(enumerate(checksums)))}
@@ -145,9 +149,14 @@ def features(
             lack[0] = set(sorted(lacking[0], key=first.__getitem__)[: max(0, room // stores[0].row_bytes)])
         rows = np.array(sorted(first[checksum] for checksum in set().union(*lack)), np.int64)
         without = [all_of_it - kept for all_of_it, kept in zip(lacking, lack, strict=True)]
-        run = forward(part, engine) if len(rows) or any(without) else None
-        if run and len(rows):
-            _compute(dataset, rows, stores, lack, run, progress)
+        network = whole(part)
+        run = compiled(network, engine, BATCH) if (len(rows) and not cluster) or any(without) else None
+        if len(rows) and cluster:
+            values = cluster_pass.outputs(network, engine, dataset, rows, cluster)
+            _keep(dataset, values, len(rows), stores, lack, progress)
+        elif len(rows) and run:
+            parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+            _keep(dataset, zip(parts, _outputs(dataset, rows, run), strict=True), len(rows), stores, lack, progress)
         # Opened before another process may drop anything.
         *cut_activations, pooled = (_kept(store, checksums, gone) for store, gone in zip(stores, without, strict=True))
     of_tail: Kept | Computed | None = cut_activations[0] if cut_activations else None
@@ -163,14 +172,17 @@ def _kept(store: Store, checksums: list[str], without: set[str]) -> Kept:
     return Kept(store.read(), np.array(rows, np.int64))
 
 
-def addresses(dataset: Dataset, part: Cut, weights: str, cache: Path, engine: Engine) -> dict[Store, dict[str, Any]]:
+def addresses(
+    dataset: Dataset, part: Cut, weights: str, cache: Path, engine: Engine, arithmetic: list[str] | None = None
+) -> dict[Store, dict[str, Any]]:
     """The store of the tensors that cross the cut, and that of the pooled output, each with its description.
 
-    The cut is in both addresses. In bfloat16 the pooled output depends on the network's other outputs, too: they
+    `arithmetic` is what other processors have that compute them, where it isn't what this one has. The cut is in both addresses. In bfloat16 the pooled output depends on the network's other outputs, too: they
     decide which layers an engine computes in one, and what is rounded in between.
     """
     about = {"format": FORMAT, "versions": versions(engine.name), "weights": weights, "size": list(dataset.size)}
     about |= {**engine._asdict(), "cut": list(part.names)}
+    about |= {} if arithmetic is None else {"arithmetic": arithmetic}
     found = {}
     for names, shapes, dtype in (
         (part.names, tuple(tuple(x.shape[1:]) for x in part.tail.inputs), engine.dtype),
@@ -182,37 +194,27 @@ def addresses(dataset: Dataset, part: Cut, weights: str, cache: Path, engine: En
     return found
 
 
-def forward(part: Cut, engine: Engine) -> Forward:
-    """From raw images to the tensors that cross the cut, and then the pooled output."""
-    pixels = keras.Input(part.frozen.input.shape[1:])
-    frozen = part.frozen(preprocess(pixels), training=False)
-    cut_activations = list(frozen) if isinstance(frozen, (list, tuple)) else [frozen]
-    pooled = keras.layers.GlobalAveragePooling2D()(part.tail(cut_activations, training=False))
-    return compiled(keras.Model(pixels, [*cut_activations, pooled]), engine, BATCH)
-
-
-def _compute(
+def _keep(
     dataset: Dataset,
-    rows: NDArray[np.int64],
+    values: Iterable[tuple[NDArray[np.int64], list[NDArray[Any]]]],
+    count: int,
     stores: tuple[Store, ...],
     lack: list[set[str]],
-    forward: Forward,
     progress: Progress,
 ) -> None:
-    """Run the frozen part over some images, and add each batch's activations to the stores that lack them."""
+    """Add each batch's activations, with the images' rows, to the stores that lack them; `count` images in all."""
     checksums = dataset.rows["sha256"].to_numpy()
     done, writing = 0, None
     with ThreadPoolExecutor(1) as writer:  # a batch goes to the disk while the next one is computed
-        for outputs in _outputs(dataset, rows, forward):
-            batch = checksums[rows[done : done + len(outputs[0])]]
+        for rows, outputs in values:
             if writing:
                 writing.result()
-                progress(done, len(rows))
-            writing = writer.submit(_append, stores, lack, batch, outputs)
-            done += len(batch)
+                progress(done, count)
+            writing = writer.submit(_append, stores, lack, checksums[rows], outputs)
+            done += len(rows)
         if writing:
             writing.result()
-            progress(done, len(rows))
+            progress(done, count)
 
 
 def _append(
@@ -236,19 +238,9 @@ def _append(
 
 
 def _outputs(dataset: Dataset, rows: NDArray[np.int64], forward: Forward) -> Iterator[list[NDArray[np.float32]]]:
-    """Yield what the frozen part makes of some images, a batch at a time; the last is filled up and cut again."""
+    """Yield what the frozen part makes of some images, a batch at a time."""
     chosen = dataset.rows.iloc[rows]
-    paths, expected = dataset.paths(chosen), chosen["sha256"].tolist()
-    read = iter(images(paths, dataset.size, BATCH))
-    for start in range(0, len(rows), BATCH):
-        for path, sha256 in zip(paths[start : start + BATCH], expected[start : start + BATCH], strict=True):
-            expect_image(path, sha256)
-        batch = next(read)  # after that: what can't be decoded is reported by its name, not by TensorFlow
-        count = len(batch)
-        pixels = batch.numpy()
-        if count < BATCH:
-            pixels = np.concatenate([pixels, np.zeros((BATCH - count, *pixels.shape[1:]), np.float32)])
-        yield [values[:count] for values in forward(pixels)]
+    return outputs_of(dataset.paths(chosen), chosen["sha256"].tolist(), dataset.size, forward)
 
 
 def _room(cache: Path, limit: int | None) -> int:

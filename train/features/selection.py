@@ -7,10 +7,8 @@ but without AMX it is slower. Timings are kept beside the activations, so that t
 import hashlib
 import json
 import math
-import os
-import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,14 +19,14 @@ import tensorflow as tf
 from manifests.contract import write_atomically
 from train.dataset import Dataset
 from train.features.backbone import Cut, Tail, make_head, set_precision
-from train.features.engine import PLAIN, Engine, candidates
-from train.features.extract import BATCH, addresses, forward
+from train.features.engine import PLAIN, Engine, candidates, machine
+from train.features.extract import addresses
+from train.features.forward import BATCH, forward
 from train.features.store import versions
 
 MARGIN = 1.05  # how much faster than a plainer candidate one has to be: as much is noise
 HELD = 0.8  # the share of a set's images whose kept activations decide for their engine
 _ROUNDS, _SECONDS = 5, 2.0  # at most so many, and no new one after so long; at least two
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile")
 
 Clock = Callable[[], float]
 Candidate = TypeVar("Candidate")
@@ -155,25 +153,6 @@ def kept(cache: Path, key: Mapping[str, Any], measure: Callable[[], dict[str, fl
     seconds = measure()
     write_atomically(path, json.dumps({**described, "seconds": seconds}, indent=2) + "\n")
     return seconds
-
-
-def machine() -> dict[str, Any]:
-    """What the speeds depend on: the processor's name, its arithmetic, how many of its cores we have, and GPUs."""
-    lines = _cpuinfo()
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": name or platform.processor() or platform.machine(),
-        "arithmetic": [flag for flag in _FLAGS if flag in flags],
-        "cores": cores,
-        "gpus": len(tf.config.list_logical_devices("GPU")),
-    }
-
-
-def _cpuinfo() -> Iterable[str]:
-    path = Path("/proc/cpuinfo")  # Linux only
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _has_bfloat16() -> bool:

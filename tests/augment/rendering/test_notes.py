@@ -16,7 +16,10 @@ from augment.sources.scan import scan
 from augment.storage.place import Place
 from common.images.notes import FEW_BITS, NEARLY_BLACK, TRANSPARENT
 from common.images.pixels import decode
+from common.workers import Workers
 from manifests import contract
+
+THREADS = ThreadPoolExecutor(2)
 
 TWELVE = (np.arange(48 * 36).reshape(36, 48) % 4096).astype(np.uint16)
 RECIPE = "size: [48, 36]\n"
@@ -181,7 +184,7 @@ def test_notes_of_a_build_that_was_stopped_are_kept(tmp_path: Path, source: Path
     recipe = load(str(tmp_path / "set.yaml"))
     at = Place(tmp_path, source, tmp_path / "data/augmented/set", tmp_path / "manifests/set.csv")
     with pytest.raises(Stopped), ThreadPoolExecutor(1) as executor:
-        run_build(scan(source, recipe.group, 1), recipe, at, executor, stop)
+        run_build(scan(source, recipe.group, THREADS), recipe, at, Workers(executor, executor), stop)
     assert build().exit_code == 0
     assert everything(tmp_path) == expected
     assert noted(tmp_path)

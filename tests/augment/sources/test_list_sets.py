@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,8 @@ import pytest
 from augment.recipe import load
 from augment.sources.groups import describe_groups
 from augment.sources.scan import Scan, scan
+
+THREADS = ThreadPoolExecutor(2)
 
 LISTS = Path(__file__).parents[3] / "docs" / "lists"
 
@@ -193,7 +196,7 @@ EXPECTED: dict[str, tuple[dict[tuple[str, str], int], dict[str, int], int]] = {
 
 def look(name: str, home: Path) -> Scan:
     recipe = load(str(LISTS / f"{name}.yaml"))
-    return scan(SETS[name](home), recipe.group, 2, list_format=recipe.list)
+    return scan(SETS[name](home), recipe.group, THREADS, list_format=recipe.list)
 
 
 @pytest.mark.parametrize("name", SETS)

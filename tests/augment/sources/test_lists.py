@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from common.lists.lookup import Lookup
 from common.lists.tables import ListError
 from tests.augment.conftest import Call
 
+THREADS = ThreadPoolExecutor(2)
+
 NAMES = [f"{number:02}.png" for number in range(6)]
 PLAIN = [("path", "label", "group"), *((name, f"0{int(name[1]) % 2}", f"00{name[1]}") for name in NAMES)]
 
@@ -45,7 +48,7 @@ def write(
 
 
 def look(source: Path, **settings: Any) -> Scan:
-    return scan(source, KERMANY, 2, list_format=resolve(settings, "r.yaml") if settings else None)
+    return scan(source, KERMANY, THREADS, list_format=resolve(settings, "r.yaml") if settings else None)
 
 
 def reasons(found: Scan) -> dict[str, str]:

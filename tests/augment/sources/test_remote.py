@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from augment.sources.layout import read_layout
 from augment.sources.objects import layout_of
 from augment.sources.scan import scan
 from common.remote import Remote, RemoteError, at
+from common.workers import Workers
 from manifests import contract
 from tests.augment.conftest import Call
+
+THREADS = ThreadPoolExecutor(2)
 
 pytest.importorskip("s3fs", reason="python -m pip install -r requirements-remote.txt")
 moto = pytest.importorskip("moto.server", reason="python -m pip install -r requirements-dev.txt")
@@ -152,7 +156,7 @@ def test_answers_that_fail_are_asked_for_again(
 ) -> None:
     """A server that is busy, or whose answers are cut off, costs time and nothing else."""
     faults.spoil[kind] = 4
-    found = scan(Remote("s3://bucket/xrays"), "(x)", 1)
+    found = scan(Remote("s3://bucket/xrays"), "(x)", THREADS)
     assert faults.spoil[kind] == 0
     assert len(found.sources) == sum(COUNTS.values())
     assert [entry for entry in found.rejected if "tries" in entry.reason] == []
@@ -170,15 +174,15 @@ def test_what_changes_or_goes_between_scan_and_rendering(tmp_path: Path, recipe:
     from augment.recipe import load
     from augment.rendering.work import MODULES
     from augment.storage.place import place_of
-    from common.process_pool import ProcessPool
+    from common.workers.process_pool import ProcessPool
 
-    scanned = scan(Remote("s3://bucket/xrays"), load(str(recipe)).group, 2)
+    scanned = scan(Remote("s3://bucket/xrays"), load(str(recipe)).group, THREADS)
     first, second = [name for name in scanned.sources["source"] if name.startswith("train/PNEUMONIA")][:2]
     bucket.Object(f"xrays/{first}").delete()
     bucket.put_object(Key=f"xrays/{second}", Body=b"\xff\xd8\xffanother image")
     place = place_of("set", scanned.folder, tmp_path / "out", None, None)
     with ProcessPool(1, MODULES) as executor:
-        done = building.build(scanned, load(str(recipe)), place, executor, lambda *_: None)
+        done = building.build(scanned, load(str(recipe)), place, Workers(executor, executor), lambda *_: None)
     reasons = {entry.source: entry.reason for entry in done.build_plan.rejected}
     assert reasons == {
         first: "can't be read: No such file",

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ from augment.sources.layout import Rejected, ScanError
 from augment.sources.scan import Scan, digest, scan
 from common.errors import UserError
 
+THREADS = ThreadPoolExecutor(2)
+
 
 def look(source: Path) -> Scan:
     """Scan with the default naming."""
-    return scan(source, KERMANY, workers=2)
+    return scan(source, KERMANY, THREADS)
 
 
 def reasons(scanned: Scan) -> dict[str, str]:
@@ -228,7 +231,7 @@ def test_a_file_that_may_not_be_read_is_rejected(kermany: Path) -> None:
     """An image without read permission is rejected with the system's reason; the rest is read."""
     locked = kermany / "train" / "NORMAL" / "IM-0001-0001.jpeg"
     locked.chmod(0)
-    code = f"from augment.sources.scan import *; print(scan(Path({str(kermany)!r}), 'x', 2).rejected == {[REFUSED]})"
+    code = f"from augment.sources.scan import *; print(scan(Path({str(kermany)!r}), 'x', ThreadPoolExecutor(2)).rejected == {[REFUSED]})"
     message = subprocess.run([*_unprivileged(), sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert message.stdout == "True\n", message
 
@@ -329,14 +332,16 @@ def test_the_source_folder_is_only_read(kermany: Path) -> None:
 def test_progress_counts_every_file(kermany: Path) -> None:
     """Progress ends with all files done, and never goes back."""
     message: list[tuple[int, int]] = []
-    scan(kermany, KERMANY, 2, lambda done, of: message.append((done, of)))
+    scan(kermany, KERMANY, THREADS, lambda done, of: message.append((done, of)))
     assert message == sorted(message)
     assert message[-1] == (14, 14)
 
 
 def test_the_number_of_workers_changes_nothing(kermany: Path) -> None:
     """One thread and eight give the same table."""
-    assert scan(kermany, KERMANY, 1).sources.equals(scan(kermany, KERMANY, 8).sources)
+    assert scan(kermany, KERMANY, ThreadPoolExecutor(1)).sources.equals(
+        scan(kermany, KERMANY, ThreadPoolExecutor(8)).sources
+    )
 
 
 @pytest.mark.parametrize(
@@ -474,7 +479,7 @@ def test_the_folder_between_class_and_image_is_the_patient(tmp_path: Path) -> No
 def test_a_pattern_of_the_recipes_own_goes_before_the_inner_folder(tmp_path: Path) -> None:
     """Folders of scanners, and names that show the patient: the recipe's pattern says so."""
     write(tmp_path, ["A/scanner 1/p7_1.png", "A/scanner 2/p7_2.png", "B/scanner 1/p8_1.png", "B/scanner 1/other.png"])
-    assert scan(tmp_path, r"(p\d+)_", 1).sources["group"].tolist() == ["p7", "p7", "scanner 1", "p8"]
+    assert scan(tmp_path, r"(p\d+)_", THREADS).sources["group"].tolist() == ["p7", "p7", "scanner 1", "p8"]
 
 
 def test_images_beside_masks_are_read_and_masks_are_not(tmp_path: Path) -> None:
@@ -571,7 +576,7 @@ def test_a_name_as_macos_gives_it_is_taken(kermany: Path) -> None:
     """Screenshots have a narrow no-break space in their names; odd spaces are no control characters."""
     name = "train/NORMAL/Screenshot 9.41\u202fAM\xa0b.png"
     Image.new("L", (8, 8)).save(kermany / name)
-    assert name in set(scan(kermany, KERMANY, 1).sources["source"])
+    assert name in set(scan(kermany, KERMANY, THREADS).sources["source"])
 
 
 @pytest.mark.parametrize("names", [("01_train", "02_val", "03_test"), ("fold0", "fold1"), ("eval", "holdout")])

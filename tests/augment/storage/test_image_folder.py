@@ -14,7 +14,10 @@ from augment.sources.scan import scan
 from augment.storage import image_folder
 from augment.storage.image_folder import partial, replaced, stray
 from augment.storage.place import Place
+from common.workers import Workers
 from manifests import contract
+
+THREADS = ThreadPoolExecutor(2)
 
 RECIPE = "per_class: {}\naugment: [train, val]\nsize: {}\ntransforms: [{{KerasAffine: {{rotation_range: 9}}}}]\n"
 BUILD = ("build", "--recipe", "set.yaml", "--source", "source", "--workers", "1")
@@ -115,9 +118,9 @@ def test_a_set_keeps_its_names_until_the_new_one_is_whole(root: Path, everything
     before = finished()
     write_recipe(root, **change)
     recipe = load("set.yaml")
-    scanned = scan(Path("source"), recipe.group, 1)
+    scanned = scan(Path("source"), recipe.group, THREADS)
     with pytest.raises(Stopped), ThreadPoolExecutor(1) as executor:
-        build(scanned, recipe, Place(Path(), Path("source"), IMAGES, MANIFEST), executor, stop)
+        build(scanned, recipe, Place(Path(), Path("source"), IMAGES, MANIFEST), Workers(executor, executor), stop)
     assert finished() == before
     assert call("verify", MANIFEST).exit_code == 0
     assert call(*BUILD).exit_code == 0
@@ -277,6 +280,8 @@ def test_threads_that_render_at_once_change_nothing(tmp_path: Path, make_source)
         root = tmp_path / str(workers)
         place = Place(root, tmp_path / "source", root / "images", root / "set.csv")
         with ThreadPoolExecutor(workers) as executor:
-            build(scan(place.source, recipe.group, 1), recipe, place, executor, lambda *_: None)
+            build(
+                scan(place.source, recipe.group, THREADS), recipe, place, Workers(executor, executor), lambda *_: None
+            )
         manifests.append(place.manifest.read_bytes())
     assert manifests[0] == manifests[1]

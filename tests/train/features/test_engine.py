@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from train.cli import main
-from train.features import backbone, extract
+from train.features import backbone, forward
 from train.features.engine import candidates
 
 
@@ -22,12 +22,12 @@ def test_two_threads_may_run_the_frozen_part_at_once(name: str) -> None:
     if name == "openvino":
         pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
     part = backbone.cut(backbone.load_backbone("resnet50v2", "random", (64, 64), 0), 5)
-    forward = extract.forward(part, candidates(name)[-1])
+    run = forward.forward(part, candidates(name)[-1])
     rng = np.random.default_rng(0)
     batches = [rng.uniform(0, 255, (32, 64, 64, 3)).astype(np.float32) for _ in range(8)]
-    expected = [forward(batch) for batch in batches]
+    expected = [run(batch) for batch in batches]
     with ThreadPoolExecutor(2) as pool:
-        got = list(pool.map(forward, batches))
+        got = list(pool.map(run, batches))
     for outputs, alone in zip(got, expected, strict=True):
         for one, other in zip(outputs, alone, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -38,9 +38,9 @@ def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path, environment: dict
     pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
     code = """
 import sys
-from train.features import backbone, extract
+from train.features import backbone, forward
 from train.features.engine import candidates
-extract.forward(backbone.cut(backbone.load_backbone("resnet50v2", "random", (64, 64), 0), 5), candidates("openvino")[0])
+forward.forward(backbone.cut(backbone.load_backbone("resnet50v2", "random", (64, 64), 0), 5), candidates("openvino")[0])
 print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry.")))
 """
     command = [sys.executable, "-c", code]

@@ -91,7 +91,7 @@ def test_timings_are_measured_once_for_a_machine(tmp_path: Path) -> None:
     assert len(measured) == 2
     first, second = sorted((tmp_path / "new").iterdir())
     described = json.loads(first.read_text())
-    assert described["machine"] == selection.machine()
+    assert described["machine"] == engine.machine()
     assert described["machine"]["processor"]
     assert described["machine"]["cores"] >= 1
     assert {"tensorflow", "keras"} <= described["versions"].keys()

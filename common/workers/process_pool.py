@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from common.worker import DONE, FORK, NUMBER, UNLOADABLE
+from common.workers.fork_server import DONE, FORK, NUMBER, UNLOADABLE
 
 _TRIES = 2  # of a task: a worker may be killed for nothing that its task did
 _STARTS = 5  # of a worker, one after the other, before none is to be had
@@ -33,14 +33,18 @@ T = TypeVar("T")
 
 
 class WorkerDied(BrokenExecutor):  # as BrokenProcessPool
-    """The worker died each time that it ran a task. `exitcode` is less than 0 for a signal, None if it isn't known."""
+    """The worker died each time that it ran a task.
 
-    def __init__(self, exitcode: int | None) -> None:
-        super().__init__(exitcode)
+    `exitcode` is less than 0 for a signal, None if it isn't known; `deaths` says how many workers it were.
+    """
+
+    def __init__(self, exitcode: int | None, deaths: int = _TRIES) -> None:
+        super().__init__(exitcode, deaths)
         self.exitcode = exitcode
+        self.deaths = deaths
 
     def __str__(self) -> str:
-        return f"a worker process died twice at the same task ({self.cause})"
+        return f"{self.deaths} workers died of the same task ({self.cause})"
 
     @property
     def cause(self) -> str:
@@ -51,6 +55,13 @@ class WorkerDied(BrokenExecutor):  # as BrokenProcessPool
     def is_crash(self) -> bool:
         """Whether the code that ran in the worker is to blame, rather than whoever killed it."""
         return self.exitcode is not None and -self.exitcode in _CRASHES
+
+    @property
+    def reason(self) -> str:
+        """Why the file is rejected that the task was to read, once it is known that it was this file."""
+        if self.is_crash:
+            return f"crashes its decoder ({self.cause})"
+        return f"each worker that reads it is killed ({self.cause}; out of memory?)"
 
 
 class WorkerStartError(BrokenExecutor):
@@ -214,7 +225,7 @@ class _ForkServer:
         self._modules = modules
         self._control, theirs = socket.socketpair()
         self._control.settimeout(_IMPORT_SECONDS)
-        program = f"import sys; sys.path[:] = {sys.path!r}\nfrom common.worker import serve\n"
+        program = f"import sys; sys.path[:] = {sys.path!r}\nfrom common.workers.fork_server import serve\n"
         program += f"serve({theirs.fileno()}, {list(modules)!r})"
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603  # our own program

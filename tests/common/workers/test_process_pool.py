@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common.process_pool import ProcessPool, WorkerDied, WorkerStartError
+from common.workers.process_pool import ProcessPool, WorkerDied, WorkerStartError
 
 # What the workers of these tests run. `deaths` is a file that records them, so that a task may survive the second time.
 TASKS = '''
@@ -188,7 +188,7 @@ def test_a_task_whose_module_cannot_be_imported_is_an_error(tasks, tmp_path: Pat
 
 def test_imports_that_never_end_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SciPy's OpenBLAS does it with too little memory: the wait has an end, and the error names the modules."""
-    monkeypatch.setattr("common.process_pool._IMPORT_SECONDS", 1)
+    monkeypatch.setattr("common.workers.process_pool._IMPORT_SECONDS", 1)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "endless_import.py").write_text("while True:\n    pass\n")
     with (
@@ -244,7 +244,7 @@ def test_left_by_an_exception_it_kills_what_runs(tasks, tmp_path: Path) -> None:
 MAIN = """
 import sys
 import tasks_of_pool
-from common.process_pool import ProcessPool
+from common.workers.process_pool import ProcessPool
 
 with ProcessPool(2, ["numpy", "tasks_of_pool"]) as pool:
     print("made", flush=True)
@@ -288,7 +288,7 @@ def test_the_end_of_the_main_process_is_the_end_of_all(tmp_path: Path, environme
 
 DIES = """
 import os, click
-from common.process_pool import ProcessPool
+from common.workers.process_pool import ProcessPool
 from common.console import one_line_errors
 
 @click.command()

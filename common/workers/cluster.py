@@ -1,0 +1,409 @@
+"""A Dask cluster's workers as an executor: each is checked before it works, and what they die of is known.
+
+Scheduling, retries and the network are Dask's (https://distributed.dask.org), which is imported nowhere else.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import platform
+import threading
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from common import __version__
+from common.console import say
+from common.errors import UserError, first_of
+from common.remote import Location, Remote
+from common.workers.process_pool import WorkerDied
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_CONNECT = 20  # seconds to find the scheduler, and then a worker
+_PATIENCE = 60  # seconds without any worker, or any word of the scheduler, before the work stops
+_LOOK = 2  # seconds between two looks at the cluster
+_A_WORKER, _BESIDE, _MOST = (
+    3,
+    8,
+    4096,
+)  # tasks in flight: one runs, one waits, one is on its way; never more than the last
+_DONE, _FAILED, _UNFIT = range(
+    3
+)  # what a task comes to: a result, an error of its own, or a worker that may not run it
+_PACKAGES = ("augment", "common", "manifests", "train")  # whose code has to be the same on all workers
+_ABSENT = "absent"
+
+
+class ClusterError(UserError):
+    """The cluster can't be used, or is gone; the message says of which worker, why, and the fix."""
+
+
+class _Check(NamedTuple):
+    """What each worker must pass once, also one that comes later: `run(*args)` gives its fault, or nothing."""
+
+    name: str
+    run: Callable[..., str]
+    args: tuple[Any, ...]
+
+
+class Cluster(Executor):
+    """Dask's executor, for one thread a worker. What runs must be importable, and must bear to be run twice.
+
+    A task whose workers die raises `WorkerDied`; when the scheduler or all workers are gone, all raise `ClusterError`.
+
+    Args:
+        where: the address of the scheduler, or the file that it writes.
+        packages: those whose versions have to be this machine's.
+        memory: bytes that a worker must be allowed.
+
+    Raises:
+        ClusterError: Dask isn't installed, there is no scheduler, no worker, or one that can't work.
+    """
+
+    def __init__(self, where: str, packages: Sequence[str] = (), memory: int = 0) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ClusterError("--cluster needs packages: python -m pip install -r requirements-cluster.txt") from None
+        for name in ("distributed", "tornado", "asyncio"):  # a lost connection is told in our own line
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        address = _address(where)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of versions, which are checked here
+                self._client = Client(address, timeout=_CONNECT, set_as_default=False, name="evenset")
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"--cluster {where}: no scheduler answers at {address} ({type(error).__name__}); start one with `dask scheduler`"
+            ) from None
+        self._executor = self._client.get_executor(pure=False)  # pure: a repeated task would be answered from memory
+        self._checks: tuple[_Check, ...] = ()
+        self._futures: set[Future[Any]] = set()
+        self._shared: dict[str, Any] = {}  # Dask's futures of what all workers have
+        self._closed = threading.Event()
+        self.size = 0  # workers
+        try:
+            self._expect_workers(where)
+            self.require(_software_fault, _software(packages), memory)
+        except BaseException:
+            self._client.close()
+            raise
+        say(f"Cluster: {self.size} workers at {address}; dashboard: {self._client.dashboard_link}")
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @property
+    def window(self) -> int:
+        """How many tasks to have in flight."""
+        return min(_MOST, _A_WORKER * self.size + _BESIDE)
+
+    def require(self, check: Callable[..., str], *args: Any) -> None:
+        """Have each worker checked, now and whenever one joins.
+
+        Args:
+            check: a function of a module, which gives the fault of the worker that it runs on, or nothing.
+            args: its arguments.
+
+        Raises:
+            ClusterError: a worker has a fault; the message names it.
+        """
+        if faults := self.faults(check, *args):
+            named = first_of([f"worker {name}: {fault}" for name, fault in sorted(faults.items())], 4)
+            raise ClusterError(f"{len(faults)} of {self.size} workers can't take part: {named}")
+        self._checks += (_Check(uuid.uuid4().hex, check, args),)
+
+    def expect_file(self, file: Location) -> None:
+        """Require that the workers see a file as this machine does.
+
+        Raises:
+            ClusterError: one doesn't.
+        """
+        self.require(_file_fault, file, _size(file))
+
+    def sees(self, file: Path) -> bool:
+        """Whether all workers see this very file, and no other of the same name; then those that come later must, too."""
+        if self.faults(_identity_fault, file, _identity(file)):
+            return False
+        self.require(_identity_fault, file, _identity(file))
+        return True
+
+    def can_write(self, folder: Path, name: str) -> bool:
+        """Whether all workers see a folder and can write to it; what is wrong otherwise is said.
+
+        Args:
+            folder: it holds a text file of that name.
+            name: of the file; `.NAME.tmp` beside it is written and deleted.
+        """
+        text = (folder / name).read_text(encoding="utf-8")
+        if faults := self.faults(_folder_fault, folder, name, text):
+            worker, fault = min(faults.items())
+            say(f"Images come back to this process to be written, since worker {worker} {fault}")
+            return False
+        self.require(_folder_fault, folder, name, text)
+        return True
+
+    def faults(self, check: Callable[..., str], *args: Any) -> dict[str, str]:
+        """What `check(*args)` gives on the workers, by their names, where it isn't empty."""
+        return {name: fault for name, fault in self.answers(check, *args).items() if fault}
+
+    def answers(self, ask: Callable[..., str], *args: Any) -> dict[str, str]:
+        """What `ask(*args)` gives on each worker, or the words of its error, by the worker's name."""
+        try:
+            names = {address: _name(about) for address, about in self._client.scheduler_info()["workers"].items()}
+            answers = self._client.run(ask, *args, on_error="return")
+        except (OSError, ImportError) as error:
+            raise ClusterError(_gone(f"it doesn't answer ({error})")) from None
+        self.size = len(names)
+        return {names.get(address, address): _words(answer) for address, answer in answers.items()}
+
+    @contextmanager
+    def sharing(self, name: str, data: bytes) -> Iterator[None]:
+        """Send data to each worker once; tasks that are submitted meanwhile find it by `shared(name)`."""
+        self._shared[name] = self._client.scatter(data, broadcast=True)
+        try:
+            yield
+        finally:
+            del self._shared[name]
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As `Executor` has it."""
+        future: Future[T] = Future()
+        try:
+            inner = self._executor.submit(_run, self._checks, self._shared, fn, args, kwargs)
+        except Exception as error:  # whatever a client raises that has lost its scheduler
+            raise ClusterError(_gone(f"no task can be handed over ({type(error).__name__})")) from None
+        self._futures.add(future)
+        future.add_done_callback(lambda _: inner.cancel() if future.cancelled() else None)
+        inner.add_done_callback(partial(self._finish, future))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002  # Executor's
+        """Leave the cluster as it is, without what was submitted and isn't done."""
+        self._closed.set()
+        with suppress(Exception):  # it may be gone
+            self._client.close(timeout=_LOOK)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def _expect_workers(self, where: str) -> None:
+        try:
+            self._client.wait_for_workers(1, timeout=_CONNECT)
+        except TimeoutError:
+            raise ClusterError(
+                f"--cluster {where}: the scheduler has no workers; start some with `dask worker {_address(where)} --nthreads 1`"
+            ) from None
+
+    def _finish(self, future: Future[Any], inner: Future[Any]) -> None:
+        """Hand over what a task came to. Runs in Dask's thread."""
+        if not self._claim(future):
+            return
+        if inner.cancelled():
+            future.set_exception(ClusterError(_gone("the connection to the scheduler is lost")))
+        elif error := inner.exception():
+            future.set_exception(_explained(error))
+        else:
+            worker, kind, value = inner.result()
+            if kind == _DONE:
+                future.set_result(value)
+            elif kind == _FAILED:
+                future.set_exception(value)
+            else:
+                future.set_exception(ClusterError(_gone(f"worker {worker} joined and can't take part: {value}")))
+
+    def _watch(self) -> None:
+        """Follow the cluster's size, and give up what waits for a worker or a scheduler that doesn't come back."""
+        silent = 0
+        while not self._closed.wait(_LOOK):
+            fault = "no worker is left"
+            try:
+                self.size = len(self._client.nthreads(callback_timeout=_LOOK))
+            except Exception:  # whatever a lost connection raises
+                fault = "the scheduler doesn't answer"
+                self.size = 0
+            silent = 0 if self.size else silent + _LOOK
+            if silent >= _PATIENCE:
+                for future in list(self._futures):
+                    if self._claim(future):
+                        future.set_exception(ClusterError(_gone(fault)))
+
+    def _claim(self, future: Future[Any]) -> bool:
+        """Whether a future is still to be set, which two threads may want to do."""
+        try:
+            self._futures.remove(future)
+        except KeyError:
+            return False
+        return future.set_running_or_notify_cancel()
+
+
+def here() -> str:
+    """The name of the worker that this runs on; empty outside of a cluster."""
+    return _worker_name
+
+
+def shared(name: str) -> bytes:
+    """What `Cluster.sharing` sent to this worker by that name."""
+    return _data[name]
+
+
+_worker_name = ""
+_data: dict[str, bytes] = {}
+_passed: set[str] = set()  # checks, by name, that this process has passed
+
+
+def _run(
+    checks: Sequence[_Check], data: dict[str, bytes], fn: Callable[..., Any], args: Any, kwargs: Any
+) -> tuple[str, int, Any]:
+    """Run a task on a worker that passes the checks, with the data that all have."""
+    global _worker_name, _data  # a process is one worker
+    from distributed import get_worker
+
+    _worker_name, _data = str(get_worker().name), data
+    for check in checks:
+        if check.name not in _passed:
+            if fault := check.run(*check.args):
+                return _worker_name, _UNFIT, fault
+            _passed.add(check.name)
+    try:
+        return _worker_name, _DONE, fn(*args, **kwargs)
+    except BaseException as error:  # it travels back
+        error.add_note(f"on worker {_worker_name}:\n" + "".join(traceback.format_exception(error)))
+        try:
+            pickle.dumps(error)
+        except Exception as unsent:  # whatever pickling by hand raises
+            return _worker_name, _FAILED, TypeError(f"a {type(error).__name__} can't be sent from a worker: {unsent}")
+        return _worker_name, _FAILED, error
+
+
+def _explained(error: BaseException) -> BaseException:
+    """An error that Dask has of a task, which is none of the task's own."""
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return WorkerDied(None, int(error.allowed_failures) + 1)
+    return ClusterError(_gone(f"a task can't be run ({type(error).__name__}: {error})"))
+
+
+def _gone(fault: str) -> str:
+    return f"the cluster: {fault}; what is finished is kept: run the same command again to go on"
+
+
+def _address(where: str) -> str:
+    """The scheduler's address, as given or out of the file that it writes."""
+    if "://" in where or not os.path.lexists(where):
+        if ":" not in where:
+            raise ClusterError(
+                f"--cluster {where}: neither an address, such as tcp://host:8786, nor a scheduler's file"
+            )
+        return where
+    try:
+        return str(json.loads(Path(where).read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ClusterError(f"--cluster {where}: not a file of `dask scheduler --scheduler-file`") from None
+
+
+def _name(about: dict[str, Any]) -> str:
+    return str(about["name"])
+
+
+def _words(answer: object) -> str:
+    """A worker's fault; an error instead of one is most often that it can't import this very module."""
+    if isinstance(answer, ImportError):
+        return f"{answer}; install Evenset there, or start the worker with Evenset's folder in PYTHONPATH"
+    return answer if isinstance(answer, str) else f"{type(answer).__name__}: {answer}"
+
+
+def _software(packages: Sequence[str]) -> dict[str, str]:
+    """Versions, by name, that must be the same on all workers."""
+    found = {"Python": ".".join(platform.python_version_tuple()[:2]), "Evenset": f"{__version__}, code {_code()}"}
+    return found | {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return _ABSENT
+
+
+@cache
+def _code() -> str:
+    """A digest of Evenset's own code, wherever it is installed."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _software_fault(expected: dict[str, str], memory: int, dask_worker: Any = None) -> str:
+    """What a worker has that differs from the main process, its threads, or too little memory.
+
+    Dask fills in `dask_worker` where this is run beside the tasks; within a task it is to be asked for.
+    """
+    from distributed import get_worker
+
+    worker = dask_worker or get_worker()
+    here = _software([name for name in expected if name not in ("Python", "Evenset")])
+    faults = [f"{name} {here[name]} instead of {wanted}" for name, wanted in expected.items() if here[name] != wanted]
+    if worker.state.nthreads != 1:
+        faults.append(f"{worker.state.nthreads} threads; start it with --nthreads 1")
+    limit = worker.memory_manager.memory_limit
+    if limit and limit < memory:
+        faults.append(f"{limit / 1e9:.1f} GB of memory; start it with --memory-limit {memory / 1e9:.1f}GB or more")
+    return ", ".join(faults)
+
+
+def _file_fault(file: Location, expected: int | str) -> str:
+    found = _size(file)
+    if found == expected:
+        return ""
+    remedy = (
+        "give it access"
+        if isinstance(file, Remote)
+        else "put it on a file system that all workers see, or into an object store"
+    )
+    return f"{file}: {found if isinstance(found, str) else 'another file there'}; {remedy}"
+
+
+def _folder_fault(folder: Path, name: str, text: str) -> str:
+    try:
+        if (folder / name).read_text(encoding="utf-8") != text:
+            return f"has another folder at {folder}"
+        probe = folder / f".{name}.tmp"
+        probe.write_text(text, encoding="utf-8")
+        probe.unlink(missing_ok=True)  # another worker may have done it
+    except (OSError, ValueError) as error:
+        return f"can't write to {folder}: {error}"
+    return ""
+
+
+def _identity_fault(file: Path, expected: tuple[int, ...]) -> str:
+    return "" if expected and _identity(file) == expected else f"{file}: another file there"
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """What a file has alike on all machines that share its file system, and no copy of it has."""
+    with suppress(OSError):
+        about = file.stat(follow_symlinks=False)
+        return about.st_ino, about.st_size, about.st_mtime_ns
+    return ()
+
+
+def _size(file: Location) -> int | str:
+    """Bytes of a file, or why it can't be read."""
+    try:
+        return file.size() if isinstance(file, Remote) else file.stat().st_size
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
