@@ -111,14 +111,14 @@ def _drops(options: Options) -> dict[str, bool]:
 def _scanned(name: str, source: Place, options: Options) -> "Iterator[tuple[Recipe, Scan, Workers]]":
     """The recipe, the source's images, and the workers that render."""
     from augment import recipe as recipes
-    from augment.rendering.work import MODULES
+    from augment.rendering.work import ALL_PACKAGES, MODULES
     from common.workers import connect
 
     recipe = recipes.load(str(name), options.get("seed"))
     preload = (*MODULES, "albumentations") if recipe.uses_albumentations else MODULES
     cluster = options.get("cluster")
     # Before what follows: the workers' imports run beside these.
-    with connect(options.get("workers", CORES), preload, cluster) as workers:
+    with connect(options.get("workers", CORES), preload, cluster, ALL_PACKAGES) as workers:
         from augment import building  # noqa: F401  # most of what takes time to import
         from augment.sources.dicom_tags import group_tag
         from augment.sources.scan import scan

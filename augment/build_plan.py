@@ -12,6 +12,7 @@ import pandas as pd
 from augment.plan import Plan, PlanError, plan
 from augment.recipe import Recipe
 from augment.rendering.tasks import Style
+from augment.rendering.work import DICOM_PACKAGES, PACKAGES, TRANSFORM_PACKAGES
 from augment.sources.groups import Groups, describe_groups
 from augment.sources.layout import Rejected
 from augment.sources.scan import Scan
@@ -19,17 +20,12 @@ from common import __version__
 from manifests.balance import unevenness
 from manifests.contract import SPLITS
 
-# The packages whose version can change the bytes of any set, and those that only albumentations' transforms go through.
-_PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
-_TRANSFORM_PACKAGES = ("albumentations", "albucore", "scipy")
-_DICOM_PACKAGES = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg")
-
 
 def versions(recipe: Recipe, *, has_dicom: bool = False) -> dict[str, str]:
     """Evenset's version and those of the packages that the bytes of a recipe's images depend on."""
     found = {"evenset": __version__}
-    more = (*(_TRANSFORM_PACKAGES if recipe.uses_albumentations else ()), *(_DICOM_PACKAGES if has_dicom else ()))
-    for package in (*_PACKAGES, *more):
+    more = (*(TRANSFORM_PACKAGES if recipe.uses_albumentations else ()), *(DICOM_PACKAGES if has_dicom else ()))
+    for package in (*PACKAGES, *more):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

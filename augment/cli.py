@@ -162,7 +162,7 @@ def verify(
     """
     with one_line_errors("Run the same command again."):
         from augment import verify as stage
-        from augment.rendering.work import MODULES
+        from augment.rendering.work import ALL_PACKAGES, MODULES
         from common.remote import at
         from common.workers import connect
         from manifests.contract import root_of
@@ -170,7 +170,7 @@ def verify(
         root = root_of(manifest, root)
         if cluster:  # whose workers are in folders of their own
             root, source = root.absolute(), source and str(at(source, absolute=True))
-        with connect(workers, MODULES, cluster) as hands:
+        with connect(workers, MODULES, cluster, ALL_PACKAGES) as hands:
             with progress("hashing", "images") as show:
                 faults = stage.verify(manifest, root, hands.read, show)
             console.print_faults(faults)
@@ -257,6 +257,7 @@ def audit(
 
         from augment import audit as stage
         from augment.recipe import load, resolve
+        from augment.rendering.work import ALL_PACKAGES
         from augment.sources.dicom_tags import group_tag
         from common.remote import at
         from common.workers import connect
@@ -265,11 +266,13 @@ def audit(
         recipe = load(recipe_name)
         pattern = resolve("audit", {"group": group or recipe.group}, "--group").group
         limit, tag = max_pixels or recipe.max_pixels, group_tag(recipe, group_key)
-        with connect(workers, ["augment.audit"], cluster) as hands, progress("looking", "images") as show:
+        if json_file == _STDOUT:
+            click.get_current_context().params["as_json"] = True
+        modules = ["augment.audit"]
+        with connect(workers, modules, cluster, ALL_PACKAGES) as hands, progress("looking", "images") as show:
             place = at(source, absolute=cluster is not None)
             found = stage.audit(place, pattern, distance, limit, hands, show, recipe.list, tag)
         if json_file == _STDOUT:
-            click.get_current_context().params["as_json"] = True
             print_json(found.report)
         elif json_file:
             write_atomically(json_file, json.dumps(found.report, indent=2, ensure_ascii=False) + "\n")

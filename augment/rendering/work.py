@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from augment.rendering.tasks import RenderResult, RenderTask, Style
 
 MODULES = ("augment.rendering.work", "augment.rendering.render")  # that a worker needs
+# The packages whose version can change the bytes of any set, and those that only some sources and transforms go through.
+PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
+TRANSFORM_PACKAGES = ("albumentations", "albucore", "scipy")
+DICOM_PACKAGES = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg")
+ALL_PACKAGES = (*PACKAGES, *TRANSFORM_PACKAGES, *DICOM_PACKAGES)
 
 
 def check(style: Style) -> None:

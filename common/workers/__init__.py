@@ -16,13 +16,16 @@ class Workers(NamedTuple):
 
 
 @contextmanager
-def connect(count: int, modules: Sequence[str], cluster: str | None = None) -> Iterator[Workers]:
+def connect(
+    count: int, modules: Sequence[str], cluster: str | None = None, packages: Sequence[str] = ()
+) -> Iterator[Workers]:
     """Workers for as long as the context lasts.
 
     Args:
         count: processes, and threads, on this machine.
         modules: what the processes import while the caller still reads.
         cluster: the address of a Dask scheduler, or the file that it writes; None: this machine.
+        packages: those whose versions a cluster's workers have to have as this machine does.
 
     Raises:
         ClusterError: as `Cluster` has it.
@@ -30,7 +33,7 @@ def connect(count: int, modules: Sequence[str], cluster: str | None = None) -> I
     if cluster is not None:
         from common.workers.cluster import Cluster
 
-        with Cluster(cluster) as executor:
+        with Cluster(cluster, packages) as executor:
             yield Workers(executor, executor)
     else:
         with ThreadPoolExecutor(count) as threads, ProcessPool(count, modules) as processes:

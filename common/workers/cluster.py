@@ -39,6 +39,7 @@ _A_WORKER, _BESIDE, _MOST = (
     8,
     4096,
 )  # tasks in flight: one runs, one waits, one is on its way; never more than the last
+_MEMORY = 500 * 10**6  # bytes that a worker takes to render at least
 _DONE, _FAILED, _UNFIT = range(
     3
 )  # what a task comes to: a result, an error of its own, or a worker that may not run it
@@ -72,7 +73,7 @@ class Cluster(Executor):
         ClusterError: Dask isn't installed, there is no scheduler, no worker, or one that can't work.
     """
 
-    def __init__(self, where: str, packages: Sequence[str] = (), memory: int = 0) -> None:
+    def __init__(self, where: str, packages: Sequence[str] = (), memory: int = _MEMORY) -> None:
         try:
             from distributed import Client
         except ImportError:
@@ -320,9 +321,9 @@ def _name(about: dict[str, Any]) -> str:
 
 def _words(answer: object) -> str:
     """A worker's fault; an error instead of one is most often that it can't import this very module."""
-    if isinstance(answer, ImportError):
+    if "ModuleNotFoundError" in repr(answer):
         return f"{answer}; install Evenset there, or start the worker with Evenset's folder in PYTHONPATH"
-    return answer if isinstance(answer, str) else f"{type(answer).__name__}: {answer}"
+    return answer if isinstance(answer, str) else repr(answer)
 
 
 def _software(packages: Sequence[str]) -> dict[str, str]:

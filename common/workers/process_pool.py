@@ -44,7 +44,8 @@ class WorkerDied(BrokenExecutor):  # as BrokenProcessPool
         self.deaths = deaths
 
     def __str__(self) -> str:
-        return f"{self.deaths} workers died of the same task ({self.cause})"
+        times = "twice" if self.deaths == 2 else f"{self.deaths} times"
+        return f"a worker process died {times} at the same task ({self.cause})"
 
     @property
     def cause(self) -> str:

@@ -20,6 +20,7 @@ from common.remote import Remote, RemoteError, at
 from common.workers import Workers
 from manifests import contract
 from tests.augment.conftest import Call
+from tests.clusters import dask_cluster
 
 THREADS = ThreadPoolExecutor(2)
 
@@ -150,6 +151,24 @@ def test_a_bucket_gives_the_set_that_its_folder_gives(tmp_path: Path, recipe: Pa
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.usefixtures("bucket")
+def test_workers_of_a_cluster_read_from_the_store(
+    tmp_path: Path, recipe: Path, call: Call, environment: dict[str, str], faults: type[Faults]
+) -> None:
+    """With credentials of their own, and answers that fail; the bytes of the folder, by workers."""
+    pytest.importorskip("distributed", reason="python -m pip install -r requirements-cluster.txt")
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert built(call, recipe, tmp_path / "source", here).exit_code == 0
+    with dask_cluster(tmp_path / "dask", environment | os.environ, 2) as cluster:
+        faults.spoil["503"] = faults.spoil["cut"] = 4
+        done = built(call, recipe, "s3://bucket/xrays", there, "--cluster", cluster.address)
+        assert done.exit_code == 0, done.output
+        assert digests(there) == digests(here)
+        assert faults.spoil == {"503": 0, "cut": 0}
+        log = "".join(path.read_text() for path in (tmp_path / "dask").glob("*.log"))
+    assert SECRET not in done.output + log
+
+
 @pytest.mark.parametrize("kind", ["503", "cut"])
 def test_answers_that_fail_are_asked_for_again(
     tmp_path: Path, recipe: Path, call: Call, faults: type[Faults], kind: str
