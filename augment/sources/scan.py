@@ -31,7 +31,7 @@ from common.workers.dispatch import in_order
 from common.workers.process_pool import WorkerDied
 
 _SILENT = 10  # files of a store, none of which can be read, after which it is the store's fault
-_CHUNK = 64  # files a task
+_CHUNK = 128  # files a task
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
@@ -188,12 +188,14 @@ def digest_all(
 
     A cluster's workers that don't see these files leave them to threads of this machine.
     """
-    first = paths[0] if paths else ""
+    if not paths:
+        return []
+    first = paths[0]
     if isinstance(executor, Cluster) and not (isinstance(first, Remote) or executor.sees(Path(first))):
         with ThreadPoolExecutor() as threads:
             return digest_all(paths, threads, progress, images_only=images_only, follow=follow)
     run = partial(digest, images_only=images_only, follow=follow)
-    size = 1 if paths and isinstance(paths[0], Remote) else _CHUNK  # a store's answers are waited for
+    size = 1 if isinstance(first, Remote) else _CHUNK  # a store's answers are waited for
     return in_order(run, paths, executor, str, _unread, size=size, progress=progress)
 
 

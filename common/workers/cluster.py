@@ -43,6 +43,7 @@ _MEMORY = 500 * 10**6  # bytes that a worker takes to render at least
 _DONE, _FAILED, _UNFIT = range(
     3
 )  # what a task comes to: a result, an error of its own, or a worker that may not run it
+_LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado", "tornado.application", "asyncio")
 _PACKAGES = ("augment", "common", "manifests", "train")  # whose code has to be the same on all workers
 _ABSENT = "absent"
 
@@ -78,7 +79,7 @@ class Cluster(Executor):
             from distributed import Client
         except ImportError:
             raise ClusterError("--cluster needs packages: python -m pip install -r requirements-cluster.txt") from None
-        for name in ("distributed", "tornado", "asyncio"):  # a lost connection is told in our own line
+        for name in _LOGGERS:  # a lost connection is one line, and ours
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         address = _address(where)
         try:
@@ -100,7 +101,9 @@ class Cluster(Executor):
         except BaseException:
             self._client.close()
             raise
-        say(f"Cluster: {self.size} workers at {address}; dashboard: {self._client.dashboard_link}")
+        say(
+            f"Cluster: {self.size} worker{'s' if self.size != 1 else ''} at {address}; dashboard: {self._client.dashboard_link}"
+        )
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
