@@ -15,7 +15,7 @@ from common.images.pixels import UnreadableImage, decode
 from manifests import contract
 from train.evaluation import compare, curves, results
 from train.evaluation.results import Finished, ResultsError
-from train.reporting import error_analysis, figures, forest_plot, model_card, plots, verdict
+from train.reporting import error_analysis, forest_plot, model_card, page_figures, plots, verdict
 from train.settings import DEMO
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -45,10 +45,10 @@ class RunSection(NamedTuple):
     confusions: list[Confusion]
     augmentation: tuple[list[str], list[list[str]]]  # sentences, and the cells of a table
     curves: dict[str, curves.Curves]  # by phase
-    figures: list[figures.Shown]
+    figures: list[page_figures.Shown]
     seen: list[error_analysis.Seen]
     unseen: str  # why images, or the evidence in them, are not shown
-    rescaling: figures.Shown | None
+    rescaling: page_figures.Shown | None
     model_card: model_card.Card
     settings: list[tuple[str, str]]
 
@@ -87,9 +87,9 @@ def write(
         sections.append(_section(f"run{number}", folder, run, root, load_heat))
         progress(number, len(folders) + 1)
     sentences, compared, uncompared = _compared(finished)
-    overall = figures.sizes(finished)
+    overall = page_figures.sizes(finished)
     if not uncompared:
-        overall = figures.overlaid({each.run.name: each.curves for each in sections}) + overall
+        overall = page_figures.overlaid({each.run.name: each.curves for each in sections}) + overall
     page = _rendered(sections, sentences, compared, uncompared, overall)
     progress(len(folders) + 1, len(folders) + 1)
     try:
@@ -156,7 +156,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path | None, load_hea
         _confusions(run),
         _augmentation(run),
         drawn,
-        figures.of_run(run, drawn),
+        page_figures.of_run(run, drawn),
         seen,
         unseen,
         _rescaling(folder),
@@ -223,7 +223,7 @@ def _confusions(run: Finished) -> list[Confusion]:
     return found
 
 
-def _rescaling(folder: Path) -> figures.Shown | None:
+def _rescaling(folder: Path) -> page_figures.Shown | None:
     """The run's picture of what rescaling loses, with its table."""
     try:
         picture = error_analysis.jpeg(decode((folder / "rescaling.png").read_bytes()), largest=1600, quality=88)
@@ -235,7 +235,7 @@ def _rescaling(folder: Path) -> figures.Shown | None:
         table = []
     losses = "; ".join(f"{row[0]}: SSIM {row[1]}, PSNR {row[2]}" for row in table[1:] if len(row) >= 3)
     alt = f"An original image beside itself rescaled to other sizes. {losses}"
-    return figures.Shown("What rescaling loses", picture, alt, table)
+    return page_figures.Shown("What rescaling loses", picture, alt, table)
 
 
 def _compared(runs: list[Finished]) -> tuple[list[str], list[forest_plot.Forest], str]:
@@ -259,7 +259,7 @@ def _rendered(
     sentences: list[str],
     compared: list[forest_plot.Forest],
     uncompared: str,
-    overall: list[figures.Shown],
+    overall: list[page_figures.Shown],
 ) -> str:
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     environment = html.environment(TEMPLATES)

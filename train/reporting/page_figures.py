@@ -1,4 +1,4 @@
-"""What the figures of a run show, in words and numbers: each as a picture with its description and its table."""
+"""The figures of the page of runs, in words and numbers: each as a picture with its description and its table."""
 
 import base64
 from dataclasses import asdict
