@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -43,7 +44,8 @@ WORKER = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 }
-IMAGES, BYTES, SECONDS = 128, 10_000, 1.0  # of a simulated task: images, bytes of each, and how long it takes
+IMAGES, SECONDS = 128, 1.0  # of a simulated task, and how long it takes
+KINDS = {"written by the workers": (400, None), "handed back": (10_000, 80)}  # bytes an image, tasks in flight at most
 
 
 @contextmanager
@@ -97,10 +99,10 @@ def simulate(file: str, count: int) -> None:
     asyncio.run(run())
 
 
-def canned(batch: Sequence[int]) -> list[tuple[int, bytes]]:
-    """In the place of a rendered batch of images."""
+def canned(size: int, batch: Sequence[int]) -> list[tuple[int, bytes]]:
+    """In the place of a rendered batch of images: what comes back of each has this size."""
     time.sleep(SECONDS)  # a worker that is busy with images
-    return [(number, bytes(BYTES)) for number in batch]
+    return [(number, bytes(size)) for number in batch]
 
 
 def rate(source: Path, out: Path, workers: int, where: str | None) -> float:
@@ -135,8 +137,9 @@ def efficiency(xrays: Path, scratch: Path) -> None:
         )
 
 
-def ceiling(scratch: Path, workers: int, images: int) -> None:
+def ceiling(scratch: Path, workers: int, images: int, kind: str) -> None:
     """Print what main process and scheduler hand out and take in, and what that costs them."""
+    size, limit = KINDS[kind]
     processes = 4
     me = psutil.Process()
     with ExitStack() as stack:
@@ -150,7 +153,7 @@ def ceiling(scratch: Path, workers: int, images: int) -> None:
             [0, 0],
             0,
         )
-        for batch in results(canned, tasks, dask, str, lambda number, _: (number, b"")):
+        for batch in results(partial(canned, size), tasks, dask, str, lambda number, _: (number, b""), most=limit):
             done += len(batch)
             if done % (IMAGES * 50) == 0:
                 most = [max(old, each.memory_info().rss) for old, each in zip(most, (me, scheduler), strict=True)]
@@ -159,7 +162,7 @@ def ceiling(scratch: Path, workers: int, images: int) -> None:
     cpu = [(end - start) / seconds for start, end in zip(before, after, strict=True)]
     asked = workers * IMAGES / SECONDS
     print(
-        f"{workers} workers: {done / seconds:,.0f} images/s of {asked:,.0f} asked for; main process {cpu[0]:.0%} of a core, "
+        f"{workers} workers, images {kind}: {done / seconds:,.0f} images/s of {asked:,.0f} asked for; main process {cpu[0]:.0%} of a core, "
         f"{most[0] / 1e6:.0f} MB; scheduler {cpu[1]:.0%}, {most[1] / 1e6:.0f} MB",
         flush=True,
     )
@@ -169,15 +172,16 @@ def main() -> None:
     """Measure, and print a line a figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("xrays", type=Path, help="folder of class folders of full-size images")
-    parser.add_argument("--images", type=int, default=200_000, help="simulated")
+    parser.add_argument("--images", type=int, default=300_000, help="simulated")
     parser.add_argument("--workers", type=int, nargs="*", default=[8, 64, 256], help="simulated")
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores of {platform.processor() or platform.machine()}, {datetime.now(UTC):%Y-%m-%d}")
     with tempfile.TemporaryDirectory() as scratch:
         efficiency(given.xrays, Path(scratch))
-    for workers in given.workers:
-        with tempfile.TemporaryDirectory() as scratch:
-            ceiling(Path(scratch), workers, min(given.images, int(workers * IMAGES / SECONDS * 40)))
+    for kind in KINDS:
+        for workers in given.workers:
+            with tempfile.TemporaryDirectory() as scratch:
+                ceiling(Path(scratch), workers, min(given.images, int(workers * IMAGES / SECONDS * 40)), kind)
 
 
 if __name__ == "__main__":

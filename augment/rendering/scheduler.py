@@ -18,6 +18,8 @@ from common.workers.process_pool import WorkerDied
 
 _BATCH = 32  # images a task: small enough that a kill loses little, large enough to hide the hand-over
 _CLUSTER_BATCH = 128  # to a cluster, which takes 6 ms of two processes' time
+_IN_FLIGHT = 256 * 10**6  # bytes of images that may be on their way back from a cluster
+_BYTES_A_PIXEL = 0.5  # of an image in its file; a JPEG of an X-ray takes half of that
 
 
 def render_all(
@@ -42,7 +44,9 @@ def render_all(
         folder.mkdir(parents=True, exist_ok=True)
     target = images if not isinstance(executor, Cluster) or executor.can_write(images, image_file.MARKER) else None
     batches = _batches(rows, style, source, target, _size(executor))
-    for batch in results(run_all, batches, executor, lambda task: task.source, _failed):
+    width, height = style.size
+    most = None if target else max(4, int(_IN_FLIGHT / (_CLUSTER_BATCH * width * height * _BYTES_A_PIXEL)))
+    for batch in results(run_all, batches, executor, lambda task: task.source, _failed, most=most):
         for task, result in batch:
             for variant, data in zip(task.variants if result.data else (), result.data, strict=True):
                 image_file.write(images / variant.path, data)
