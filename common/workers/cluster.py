@@ -13,6 +13,7 @@ import threading
 import traceback
 import uuid
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
@@ -187,7 +188,9 @@ class Cluster(Executor):
         except Exception as error:  # whatever a client raises that has lost its scheduler
             raise ClusterError(_gone(f"no task can be handed over ({type(error).__name__})")) from None
         self._futures.add(future)
-        future.add_done_callback(lambda _: inner.cancel() if future.cancelled() else None)
+        future.add_done_callback(
+            partial(_pass_on, weakref.ref(inner))
+        )  # else each would keep the other, and its result
         inner.add_done_callback(partial(self._finish, future))
         return future
 
@@ -289,6 +292,12 @@ def _run(
         except Exception as unsent:  # whatever pickling by hand raises
             return _worker_name, _FAILED, TypeError(f"a {type(error).__name__} can't be sent from a worker: {unsent}")
         return _worker_name, _FAILED, error
+
+
+def _pass_on(inner: "weakref.ref[Future[Any]]", future: Future[Any]) -> None:
+    """Cancel what Dask has of a future that is cancelled."""
+    if future.cancelled() and (task := inner()):
+        task.cancel()
 
 
 def _explained(error: BaseException) -> BaseException:
