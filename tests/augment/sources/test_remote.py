@@ -151,7 +151,6 @@ def test_a_bucket_gives_the_set_that_its_folder_gives(tmp_path: Path, recipe: Pa
 
 
 @pytest.mark.usefixtures("bucket")
-@pytest.mark.usefixtures("bucket")
 def test_workers_of_a_cluster_read_from_the_store(
     tmp_path: Path, recipe: Path, call: Call, environment: dict[str, str], faults: type[Faults]
 ) -> None:
@@ -169,6 +168,7 @@ def test_workers_of_a_cluster_read_from_the_store(
     assert SECRET not in done.output + log
 
 
+@pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize("kind", ["503", "cut"])
 def test_answers_that_fail_are_asked_for_again(
     tmp_path: Path, recipe: Path, call: Call, faults: type[Faults], kind: str
