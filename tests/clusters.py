@@ -53,7 +53,7 @@ class DaskCluster:
         from distributed import Client
 
         with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(count, timeout=60)
+            client.wait_for_workers(count, timeout=180)
 
     def workers(self) -> list[int]:
         """The processes that tasks run in: those with most memory of each nanny's."""

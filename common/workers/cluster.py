@@ -162,14 +162,18 @@ class Cluster(Executor):
         return {name: fault for name, fault in self.answers(check, *args).items() if fault}
 
     def answers(self, ask: Callable[..., str], *args: Any) -> dict[str, str]:
-        """What `ask(*args)` gives on each worker, or the words of its error, by the worker's name."""
+        """What `ask(*args)` gives on each worker, or the words of its error, by the worker's name.
+
+        One that is gone meanwhile gives nothing: what takes its place is checked before its first task.
+        """
         try:
             names = {address: _name(about) for address, about in self._client.scheduler_info()["workers"].items()}
             answers = self._client.run(ask, *args, on_error="return")
         except (OSError, ImportError) as error:
             raise ClusterError(_gone(f"it doesn't answer ({error})")) from None
         self.size = len(names)
-        return {names.get(address, address): _words(answer) for address, answer in answers.items()}
+        there = {address: answer for address, answer in answers.items() if not isinstance(answer, OSError)}
+        return {names.get(address, address): _words(answer) for address, answer in there.items()}
 
     @contextmanager
     def sharing(self, name: str, data: bytes) -> Iterator[None]:

@@ -142,7 +142,7 @@ def test_no_cluster_is_one_line(home: Path, call: Call, environment: dict[str, s
         assert why in said
         assert said.count("\n") == 1
     with pytest.MonkeyPatch.context() as patch, dask_cluster(home / "dask", environment, 0) as empty:
-        patch.setattr("common.workers.cluster._CONNECT", 2)
+        patch.setattr("common.workers.cluster._CONNECT", 3)
         said = build(call, "there", "--cluster", empty.address, code=2)
         assert "the scheduler has no workers; start some with `dask worker" in said
         assert said.count("\n") == 1
@@ -205,7 +205,7 @@ def test_when_the_cluster_is_gone_what_is_finished_is_kept(
     what: str,
 ) -> None:
     """One line, soon; and the same command, on another cluster, goes on from there."""
-    monkeypatch.setattr("common.workers.cluster._PATIENCE", 4)
+    monkeypatch.setattr("common.workers.cluster._PATIENCE", 8)
     (home / "set.yaml").write_text(RECIPE.replace("40", "400"))
     build(call, "here")
     with dask_cluster(home / "dask", environment, 2) as cluster:
