@@ -28,9 +28,7 @@ class Options(TypedDict, total=False):
     """What `build` and `dry_run` take beside recipe and source."""
 
     workers: int  # processes that render; one a core
-    cluster: (
-        str | None
-    )  # the address of a Dask scheduler, or its scheduler file, whose workers take the place of processes
+    cluster: str | None  # a Dask scheduler's address or file; its workers take the place of processes
     seed: int | None  # takes the place of the recipe's
     on_leak: Literal["error", "drop"]  # a patient or an image in two of the source's splits
     on_conflict: Literal["error", "drop"]  # an image whose bytes stand in two classes

@@ -3,12 +3,10 @@
 Scheduling, retries and the network are Dask's (https://distributed.dask.org), which is imported nowhere else.
 """
 
-import hashlib
 import json
 import logging
 import os
 import pickle
-import platform
 import threading
 import traceback
 import uuid
@@ -17,16 +15,15 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from common import __version__
 from common.console import say
 from common.errors import UserError, first_of
-from common.remote import Location, Remote
+from common.remote import Location
+from common.workers import checks
 from common.workers.process_pool import WorkerDied
 
 P = ParamSpec("P")
@@ -35,18 +32,12 @@ T = TypeVar("T")
 _CONNECT = 20  # seconds to find the scheduler, and then a worker
 _PATIENCE = 60  # seconds without any worker, or any word of the scheduler, before the work stops
 _LOOK = 2  # seconds between two looks at the cluster
-_A_WORKER, _BESIDE, _MOST = (
-    3,
-    8,
-    4096,
-)  # tasks in flight: one runs, one waits, one is on its way; never more than the last
+# Tasks in flight: of each worker one runs, one waits, one is on its way; some more; and at most.
+_A_WORKER, _BESIDE, _MOST = 3, 8, 4096
 _MEMORY = 500 * 10**6  # bytes that a worker takes to render at least
-_DONE, _FAILED, _UNFIT = range(
-    3
-)  # what a task comes to: a result, an error of its own, or a worker that may not run it
+# What a task comes to: a result, an error of its own, or a worker that may not run it.
+_DONE, _FAILED, _UNFIT = range(3)
 _LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado", "tornado.application", "asyncio")
-_PACKAGES = ("augment", "common", "manifests", "train")  # whose code has to be the same on all workers
-_ABSENT = "absent"
 
 
 class ClusterError(UserError):
@@ -98,7 +89,7 @@ class Cluster(Executor):
         self.size = 0  # workers
         try:
             self._expect_workers(where)
-            self.require(_software_fault, _software(packages), memory)
+            self.require(checks.software_fault, checks.software(packages), memory)
         except BaseException:
             self._client.close()
             raise
@@ -125,7 +116,7 @@ class Cluster(Executor):
         if faults := self.faults(check, *args):
             named = first_of([f"worker {name}: {fault}" for name, fault in sorted(faults.items())], 4)
             raise ClusterError(f"{len(faults)} of {self.size} workers can't take part: {named}")
-        self._checks += (_Check(uuid.uuid4().hex, check, args),)
+        self._ask_newcomers(check, *args)
 
     def expect_file(self, file: Location) -> None:
         """Require that the workers see a file as this machine does.
@@ -133,13 +124,13 @@ class Cluster(Executor):
         Raises:
             ClusterError: one doesn't.
         """
-        self.require(_file_fault, file, _size(file))
+        self.require(checks.file_fault, file, checks.size(file))
 
     def sees(self, file: Path) -> bool:
         """Whether all workers see this very file, and no other of the same name; then those that come later must, too."""
-        if self.faults(_identity_fault, file, _identity(file)):
+        if self.faults(checks.identity_fault, file, checks.identity(file)):
             return False
-        self.require(_identity_fault, file, _identity(file))
+        self._ask_newcomers(checks.identity_fault, file, checks.identity(file))
         return True
 
     def can_write(self, folder: Path, name: str) -> bool:
@@ -150,12 +141,16 @@ class Cluster(Executor):
             name: of the file; `.NAME.tmp` beside it is written and deleted.
         """
         text = (folder / name).read_text(encoding="utf-8")
-        if faults := self.faults(_folder_fault, folder, name, text):
+        if faults := self.faults(checks.folder_fault, folder, name, text):
             worker, fault = min(faults.items())
             say(f"Images come back to this process to be written, since worker {worker} {fault}")
             return False
-        self.require(_folder_fault, folder, name, text)
+        self._ask_newcomers(checks.folder_fault, folder, name, text)
         return True
+
+    def _ask_newcomers(self, check: Callable[..., str], *args: Any) -> None:
+        """Have a check that all workers have passed made by those that join, too."""
+        self._checks += (_Check(uuid.uuid4().hex, check, args),)
 
     def faults(self, check: Callable[..., str], *args: Any) -> dict[str, str]:
         """What `check(*args)` gives on the workers, by their names, where it isn't empty."""
@@ -167,7 +162,7 @@ class Cluster(Executor):
         One that is gone meanwhile gives nothing: what takes its place is checked before its first task.
         """
         try:
-            names = {address: _name(about) for address, about in self._client.scheduler_info()["workers"].items()}
+            names = {address: str(about["name"]) for address, about in self._client.scheduler_info()["workers"].items()}
             answers = self._client.run(ask, *args, on_error="return")
         except (OSError, ImportError) as error:
             raise ClusterError(_gone(f"it doesn't answer ({error})")) from None
@@ -192,9 +187,8 @@ class Cluster(Executor):
         except Exception as error:  # whatever a client raises that has lost its scheduler
             raise ClusterError(_gone(f"no task can be handed over ({type(error).__name__})")) from None
         self._futures.add(future)
-        future.add_done_callback(
-            partial(_pass_on, weakref.ref(inner))
-        )  # else each would keep the other, and its result
+        # Weakly: else each would keep the other, and its result.
+        future.add_done_callback(partial(_pass_on, weakref.ref(inner)))
         inner.add_done_callback(partial(self._finish, future))
         return future
 
@@ -275,14 +269,14 @@ _passed: set[str] = set()  # checks, by name, that this process has passed
 
 
 def _run(
-    checks: Sequence[_Check], data: dict[str, bytes], fn: Callable[..., Any], args: Any, kwargs: Any
+    required: Sequence[_Check], data: dict[str, bytes], fn: Callable[..., Any], args: Any, kwargs: Any
 ) -> tuple[str, int, Any]:
     """Run a task on a worker that passes the checks, with the data that all have."""
     global _worker_name, _data  # a process is one worker
     from distributed import get_worker
 
     _worker_name, _data = str(get_worker().name), data
-    for check in checks:
+    for check in required:
         if check.name not in _passed:
             if fault := check.run(*check.args):
                 return _worker_name, _UNFIT, fault
@@ -331,96 +325,8 @@ def _address(where: str) -> str:
         raise ClusterError(f"--cluster {where}: not a file of `dask scheduler --scheduler-file`") from None
 
 
-def _name(about: dict[str, Any]) -> str:
-    return str(about["name"])
-
-
 def _words(answer: object) -> str:
     """A worker's fault; an error instead of one is most often that it can't import this very module."""
     if "ModuleNotFoundError" in repr(answer):
         return f"{answer}; install Evenset there, or start the worker with Evenset's folder in PYTHONPATH"
     return answer if isinstance(answer, str) else repr(answer)
-
-
-def _software(packages: Sequence[str]) -> dict[str, str]:
-    """Versions, by name, that must be the same on all workers."""
-    found = {"Python": ".".join(platform.python_version_tuple()[:2]), "Evenset": f"{__version__}, code {_code()}"}
-    return found | {package: _version(package) for package in packages}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return _ABSENT
-
-
-@cache
-def _code() -> str:
-    """A digest of Evenset's own code, wherever it is installed."""
-    root, digest = Path(__file__).parents[2], hashlib.sha256()
-    for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:8]
-
-
-def _software_fault(expected: dict[str, str], memory: int, dask_worker: Any = None) -> str:
-    """What a worker has that differs from the main process, its threads, or too little memory.
-
-    Dask fills in `dask_worker` where this is run beside the tasks; within a task it is to be asked for.
-    """
-    from distributed import get_worker
-
-    worker = dask_worker or get_worker()
-    here = _software([name for name in expected if name not in ("Python", "Evenset")])
-    faults = [f"{name} {here[name]} instead of {wanted}" for name, wanted in expected.items() if here[name] != wanted]
-    if worker.state.nthreads != 1:
-        faults.append(f"{worker.state.nthreads} threads; start it with --nthreads 1")
-    limit = worker.memory_manager.memory_limit
-    if limit and limit < memory:
-        faults.append(f"{limit / 1e9:.1f} GB of memory; start it with --memory-limit {memory / 1e9:.1f}GB or more")
-    return ", ".join(faults)
-
-
-def _file_fault(file: Location, expected: int | str) -> str:
-    found = _size(file)
-    if found == expected:
-        return ""
-    remedy = (
-        "give it access"
-        if isinstance(file, Remote)
-        else "put it on a file system that all workers see, or into an object store"
-    )
-    return f"{file}: {found if isinstance(found, str) else 'another file there'}; {remedy}"
-
-
-def _folder_fault(folder: Path, name: str, text: str) -> str:
-    try:
-        if (folder / name).read_text(encoding="utf-8") != text:
-            return f"has another folder at {folder}"
-        probe = folder / f".{name}.tmp"
-        probe.write_text(text, encoding="utf-8")
-        probe.unlink(missing_ok=True)  # another worker may have done it
-    except (OSError, ValueError) as error:
-        return f"can't write to {folder}: {error}"
-    return ""
-
-
-def _identity_fault(file: Path, expected: tuple[int, ...]) -> str:
-    return "" if expected and _identity(file) == expected else f"{file}: another file there"
-
-
-def _identity(file: Path) -> tuple[int, ...]:
-    """What a file has alike on all machines that share its file system, and no copy of it has."""
-    with suppress(OSError):
-        about = file.stat(follow_symlinks=False)
-        return about.st_ino, about.st_size, about.st_mtime_ns
-    return ()
-
-
-def _size(file: Location) -> int | str:
-    """Bytes of a file, or why it can't be read."""
-    try:
-        return file.size() if isinstance(file, Remote) else file.stat().st_size
-    except OSError as error:
-        return f"can't be read: {error.strerror}"
