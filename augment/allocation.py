@@ -71,7 +71,9 @@ def allocate(
     counts = np.full(have, images // have)
     counts[np.argsort(members["first_seed"].to_numpy(), kind="stable")[: images % have]] += 1
     used = np.flatnonzero(counts)
-    drawn = [hash_of(f"original:{sha256}") for sha256 in members["source_sha256"].iloc[used].tolist()]
     first = np.ones(have, dtype=np.int64)
-    first[used[np.argsort(drawn, kind="stable")[:shown]]] = 0
+    if 0 < shown < len(used):
+        drawn = [hash_of(f"original:{sha256}") for sha256 in members["source_sha256"].iloc[used].tolist()]
+        used = used[np.argsort(drawn, kind="stable")]
+    first[used[:shown]] = 0
     return counts, first

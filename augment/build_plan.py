@@ -17,6 +17,7 @@ from augment.sources.groups import Groups, describe_groups
 from augment.sources.layout import Rejected
 from augment.sources.scan import Scan
 from common import __version__
+from manifests import contract
 from manifests.balance import unevenness
 from manifests.contract import SPLITS
 
@@ -77,8 +78,10 @@ class BuildPlan(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the set's bytes: equal fingerprints, equal sets."""
-        text = json.dumps(self.making, sort_keys=True) + self.planned.rows.to_csv(index=False, lineterminator="\n")
-        return hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.making, sort_keys=True).encode())
+        for part in contract.csv_parts(self.planned.rows):
+            digest.update(part)
+        return digest.hexdigest()
 
     @property
     def counts(self) -> pd.DataFrame:

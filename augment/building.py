@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ from augment.sources.layout import Rejected
 from augment.sources.scan import Scan
 from augment.storage import image_folder
 from augment.storage.image_folder import partial
-from augment.storage.journal import Journal, read_journal
+from augment.storage.journal import Journal, images_in, notes_in
 from augment.storage.lock import held
 from augment.storage.place import (
     BuildError,
@@ -212,33 +213,50 @@ def _make(
     """Render what is missing until a build plan is whole, then give the set its names."""
     folder = partial(place.images)
     moved = open_partial(place, build_plan)
-    seeds = dict(zip(build_plan.planned.rows["path"], build_plan.planned.rows["seed"], strict=True))
-
-    def wanted(images: Iterable[Written]) -> list[Written]:
-        return list({image.path: image for image in images if seeds.get(image.path) == image.seed}.values())
-
-    written, notes = read_journal(folder)
-    begun = wanted(written)
-    moved += image_folder.tidy_partial(place.images, {image.path for image in begun})
-    begun = intact(folder, begun, workers.read, checking)
-    with Journal(folder, begun, notes) as journal:
+    begun, surplus = _begun(place, build_plan.planned.rows, workers.read, checking)
+    with Journal(folder, begun, notes_in(folder)) as journal:
         if image_folder.marker(place.images) == image_folder.marker(folder):
-            written, notes = read_journal(place.images)
-            finished = wanted([*written, *recorded(place)])
-            finished = [image for image in finished if image.path not in journal.finished]
-            for image in (reusable := intact(place.images, finished, workers.read, checking)):
-                image_folder.take_over(place.images / image.path, folder / image.path)
-            journal.add(reusable, notes | earlier)
+            _take_over(place, build_plan.planned.rows, journal, workers.read, checking)
+            journal.add((), notes_in(place.images) | earlier)
         reused, before = set(journal.finished), set(journal.notes)
         by_worker: Counter[str] = Counter()
         while failed := _render(build_plan, place, workers.compute, journal, by_worker, progress):
             # So that its class meets its target with the others.
             build_plan = _without_known(build_plan.without(failed), unreadable)
-    rows = _manifest_rows(build_plan.planned.rows, journal, place.relative(place.images))
-    moved += publish(place, build_plan, rows, journal.notes)
-    kept = len(reused.intersection(build_plan.planned.rows["path"]))
+        kept = len(reused.intersection(build_plan.planned.rows["path"]))
+    rows = _manifest_rows(build_plan.planned.rows, images_in(folder), place.relative(place.images))
+    moved += [*surplus, *publish(place, build_plan, rows, journal.notes)]
     noted = notes_of(rows, journal.notes - before)
     return Built(place, build_plan, len(rows) - kept, kept, moved, noted, dict(sorted(by_worker.items())))
+
+
+def _planned(images: Iterable[Written], rows: pd.DataFrame) -> Iterator[Written]:
+    """Those of some images that are in a plan, with the same seed."""
+    seeds = dict(zip(rows["path"], rows["seed"], strict=True))
+    return (image for image in images if seeds.get(image.path) == image.seed)
+
+
+def _begun(place: Place, rows: pd.DataFrame, executor: Executor, checking: Progress) -> tuple[set[str], list[str]]:
+    """The images of a plan that are in the partial folder as recorded; and what was set aside of its other files."""
+    folder = partial(place.images)
+    images = {image.path: image.sha256 for image in _planned(images_in(folder), rows)}
+    surplus = image_folder.tidy_partial(place.images, images)
+    return intact(folder, images, executor, checking), surplus
+
+
+def _take_over(place: Place, rows: pd.DataFrame, journal: Journal, executor: Executor, checking: Progress) -> None:
+    """Reuse what the set that is there has of a plan and the journal hasn't."""
+
+    def finished() -> Iterator[Written]:  # read twice, rather than kept in memory
+        images = _planned(chain(images_in(place.images), recorded(place)), rows)
+        return (image for image in images if image.path not in journal.finished)
+
+    checksums = {image.path: image.sha256 for image in finished()}
+    reusable = intact(place.images, checksums, executor, checking)
+    for image in finished():
+        if image.path in reusable and image.sha256 == checksums[image.path]:
+            image_folder.take_over(place.images / image.path, partial(place.images) / image.path)
+            journal.add([image])
 
 
 def _render(
@@ -255,7 +273,7 @@ def _render(
     """
     failed = []
     rows = build_plan.planned.rows
-    missing = rows[~rows["path"].isin(journal.finished.keys())]
+    missing = rows[~rows["path"].isin(journal.finished)]
     done = len(rows) - len(missing)
     progress(done, len(rows))
     for task, result in render_all(missing, Style.of(build_plan.recipe), place.source, partial(place.images), executor):
@@ -270,10 +288,14 @@ def _render(
     return sorted(failed)
 
 
-def _manifest_rows(rows: pd.DataFrame, journal: Journal, prefix: str) -> pd.DataFrame:
-    """The plan and what rendering added to it, as the contract has it."""
-    written = [journal.finished[path] for path in rows["path"]]
-    added = ("transform", "width", "height", "sha256")
-    rows = rows.assign(**{name: [getattr(image, name) for image in written] for name in added})
+def _manifest_rows(rows: pd.DataFrame, images: Iterable[Written], prefix: str) -> pd.DataFrame:
+    """The plan and what rendering added to it, as the contract has it; of an image's records the last one counts."""
+    numbers = {path: number for number, path in enumerate(rows["path"])}
+    names = ("transform", "width", "height", "sha256")
+    added: dict[str, list[Any]] = {name: [None] * len(rows) for name in names}
+    for image in _planned(images, rows):
+        for name in names:
+            added[name][numbers[image.path]] = getattr(image, name)
+    rows = rows.assign(**added)
     rows["path"] = f"{prefix}/" + rows["path"]
     return rows[list(contract.COLUMNS)]

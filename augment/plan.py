@@ -302,13 +302,14 @@ def _rows(sources: pd.DataFrame, order: Numbers, counts: Numbers, first: Numbers
     start = first[order] - counts[order].cumsum() + counts[order]
     variant = np.arange(len(rows)) + np.repeat(start, counts[order])
     ending = "png" if recipe.format == "png" else "jpg"
-    splits, labels, stems, checksums = (rows[name].tolist() for name in ("split", "label", "stem", "source_sha256"))
+    splits, labels, stems = (rows[name].tolist() for name in ("split", "label", "stem"))
     numbers = variant.tolist()
     paths = [
         f"{split}/{label}/{stem}-v{number}.{ending}"
         for split, label, stem, number in zip(splits, labels, stems, numbers, strict=True)
     ]
-    seeds = [variant_seed(recipe.seed, *drawn) for drawn in zip(checksums, numbers, strict=True)]
+    drawn_by = zip(rows["first_seed"].tolist(), rows["source_sha256"].tolist(), numbers, strict=True)
+    seeds = [variant_seed(recipe.seed, sha256, number) if number else first for first, sha256, number in drawn_by]
     rows = rows.assign(path=paths, variant=variant, seed=seeds)
     columns = ["path", "label", "split", "source", "group", "variant", "seed", "source_sha256"]
     return rows[columns].reset_index(drop=True)

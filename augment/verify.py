@@ -13,7 +13,7 @@ from augment.building import build, one_line_faults, plan_build
 from augment.recipe import Recipe, RecipeError, resolve
 from augment.rendering.scheduler import render_all
 from augment.rendering.tasks import Style
-from augment.sources.scan import digest, digest_all, scan
+from augment.sources.scan import differing, digest, scan
 from augment.storage import image_folder
 from augment.storage.image_folder import JOURNAL
 from augment.storage.lock import held
@@ -71,29 +71,20 @@ def verify(manifest: Path, root: Path, executor: Executor, progress: Progress) -
 
 def _faulty(rows: pd.DataFrame, root: Path, executor: Executor, progress: Progress) -> list[Fault]:
     """The images of some rows that are missing or altered, sorted."""
-    faults = []
-    links = _linked({path.rpartition("/")[0] for path in rows["path"]}, root)
-    found = digest_all([f"{root}/{path}" for path in rows["path"]], executor, progress, follow=False)
-    for path, expected, (sha256, fault, _) in zip(rows["path"], rows["sha256"], found, strict=True):
-        folder = path.rpartition("/")[0]
-        if folder in links:  # a build never writes through one
-            faults.append(Fault("altered", path, f"{links[folder]} is a symbolic link"))
-        elif sha256 != expected:
-            missing = not os.path.lexists(f"{root}/{path}")
-            detail = "" if missing else fault or f"SHA-256 is {sha256[:12]}..., not {expected[:12]}..."
-            faults.append(Fault("missing" if missing else "altered", path, detail))
+    links = image_folder.linked(root, rows["path"])
+    expected = dict(zip(rows["path"], rows["sha256"], strict=True))
+    faults = [
+        Fault("altered", path, f"{links[folder]} is a symbolic link")
+        for path in (expected if links else ())
+        if (folder := path.rpartition("/")[0]) in links  # a build never writes through one
+    ]
+    for fault in faults:
+        del expected[fault.path]
+    for path, (sha256, error, _) in differing(root, expected, executor, progress).items():
+        missing = not os.path.lexists(f"{root}/{path}")
+        detail = "" if missing else error or f"SHA-256 is {sha256[:12]}..., not {expected[path][:12]}..."
+        faults.append(Fault("missing" if missing else "altered", path, detail))
     return sorted(faults)
-
-
-def _linked(folders: set[str], root: Path) -> dict[str, str]:
-    """Of folders of images, those that are links themselves or lie in a split's or a set's that is: which is one."""
-    found = {}
-    for folder in folders:
-        parts = folder.split("/")
-        outer = ["/".join(parts[:count]) for count in range(max(1, len(parts) - 2), len(parts) + 1)]
-        if link := next((part for part in outer if os.path.islink(f"{root}/{part}")), ""):  # noqa: PTH114  # faster
-            found[folder] = link
-    return found
 
 
 def repair(

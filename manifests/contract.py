@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
@@ -27,6 +28,7 @@ SAMPLE_NOTICE = "Synthetic chest phantoms drawn by Evenset"  # how the notice of
 GROUP_NAME = re.compile(r"[^\W\d_](?:[\w -]{0,28}[^\W_])?")  # what a recipe may call its groups
 _NUMBERS = {"variant": 0, "seed": 0, "width": 1, "height": 1}  # column -> smallest value
 _DIGESTS = ("source_sha256", "sha256")
+_PART = 10_000  # rows that are made text at a time
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UPWARDS = re.compile(r"\.|\.\.(?:/\.\.)*")  # the folder of a manifest, or one around it
 
@@ -168,14 +170,28 @@ def write(manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:
         ContractError: the rows break the contract; nothing is written.
         OSError: one of the two can't be written; then neither is there.
     """
-    text = validate(rows.astype(str), manifest).to_csv(index=False, lineterminator="\n")
-    card = {**card, "manifest_sha256": hashlib.sha256(text.encode()).hexdigest()}
-    write_atomically(card_path(manifest), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    rows = validate(rows, manifest)
+    digest = hashlib.sha256()
+    is_written = False
     try:
-        write_atomically(manifest, text)
+        with _replacing(manifest) as file:
+            for part in csv_parts(rows):
+                file.write(part)
+                digest.update(part)
+            text = json.dumps({**card, "manifest_sha256": digest.hexdigest()}, indent=2, ensure_ascii=False)
+            write_atomically(card_path(manifest), f"{text}\n")
+            is_written = True
     except BaseException:
-        card_path(manifest).unlink()
+        if is_written:
+            card_path(manifest).unlink()
         raise
+
+
+def csv_parts(rows: pd.DataFrame) -> Iterator[bytes]:
+    """A table as CSV with a header, in parts: all of a million rows at once would take a gigabyte."""
+    for start in range(0, max(len(rows), 1), _PART):
+        part = rows.iloc[start : start + _PART]
+        yield part.to_csv(index=False, header=start == 0, lineterminator="\n").encode()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -183,11 +199,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     One process at a time. What a kill leaves is beside it as `.NAME.tmp`, and gone once `path` is written again.
     """
+    with _replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of the one at `path` once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -197,7 +220,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:
-    """Check a table of strings against the contract and give it back with its numbers as int64.
+    """Check a table against the contract, whose numbers may be text, and give it back with them as int64.
 
     Raises:
         ContractError: the first row that breaks it.
@@ -207,6 +230,8 @@ def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:
     rows = rows.reset_index(drop=True)
     for column, rules in _RULES.items():
         values = rows[column].drop_duplicates()  # most values stand in many rows
+        if column in _NUMBERS and values.dtype.kind in "iu":
+            values = values[values < _NUMBERS[column]].astype(str)
         if column in _SURE and all(map(_SURE[column], values.where(values.notna(), ""))):
             continue
         for line, value in values.items():

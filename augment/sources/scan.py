@@ -8,7 +8,7 @@ found is left out.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -155,12 +155,12 @@ def _with_digests(
     if isinstance(executor, Cluster) and names:
         executor.expect_file(folder / names[0])
     first = places[:_SILENT] if isinstance(folder, Remote) else []
-    found = digest_all(first, executor, progress, images_only=True)
+    found = digest_all(first, executor, progress)
     if first and all(each.error for each in found):
         raise ScanError(
             f"{folder}: none of the first {len(first)} files can be read; first: {names[0]}: {found[0].error}"
         )
-    found += digest_all(places[len(first) :], executor, progress, images_only=True)
+    found += digest_all(places[len(first) :], executor, progress)
     rejected = [Rejected(name, each.error) for name, each in zip(names, found, strict=True) if each.error]
     files = files.assign(source_sha256=[each.sha256 for each in found], format=[each.format for each in found])
     return files[files["source_sha256"] != ""].astype(object).reset_index(drop=True), rejected
@@ -176,30 +176,41 @@ def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Re
             raise ScanError(f"{source}: class {label}: no readable image{fault}; add images or move the folder away")
 
 
-def digest_all(
-    paths: Sequence[str | Location],
-    executor: Executor,
-    progress: Progress,
-    *,
-    images_only: bool = False,
-    follow: bool = True,
-) -> list[Digest]:
-    """The `digest` of each file, in order; `progress` is called with (files done, in all).
-
-    A cluster's workers that don't see these files leave them to threads of this machine.
-    """
-    if not paths:
-        return []
-    first = paths[0]
-    if isinstance(executor, Cluster) and not (isinstance(first, Remote) or executor.sees(Path(first))):
-        with ThreadPoolExecutor() as threads:
-            return digest_all(paths, threads, progress, images_only=images_only, follow=follow)
-    run = partial(digest, images_only=images_only, follow=follow)
-    size = 1 if isinstance(first, Remote) else _CHUNK  # a store's answers are waited for
+def digest_all(paths: Sequence[str | Location], executor: Executor, progress: Progress) -> list[Digest]:
+    """The `digest` of each file that begins as an image does, in order; `progress` is called with (files done, in all)."""
+    size = 1 if paths and isinstance(paths[0], Remote) else _CHUNK  # a store's answers are waited for
+    run = partial(digest, images_only=True)
     return in_order(run, paths, executor, str, _unread, size=size, progress=progress)
 
 
-def _unread(_: str | Location, error: WorkerDied) -> Digest:
+def differing(folder: Path, expected: Mapping[str, str], executor: Executor, progress: Progress) -> dict[str, Digest]:
+    """Those of some files in a folder that don't have the checksum that they should have, and what they have.
+
+    A cluster's workers that don't see these files leave them to threads of this machine.
+
+    Args:
+        folder: where they lie.
+        expected: the SHA-256 of each, by its path relative to the folder. A link is no file.
+        executor: reads and hashes.
+        progress: called with (files done, files in all).
+    """
+    files = list(expected.items())
+    if isinstance(executor, Cluster) and files and not executor.sees(folder / files[0][0]):
+        with ThreadPoolExecutor() as threads:
+            return differing(folder, expected, threads, progress)
+    run = partial(_difference, folder)
+    found = in_order(run, files, executor, lambda file: str(folder / file[0]), _unread, size=_CHUNK, progress=progress)
+    return {path: digest for path, digest in zip(expected, found, strict=True) if digest}
+
+
+def _difference(folder: Path, file: tuple[str, str]) -> Digest | None:
+    """A file's digest, unless it is the one that is expected: of a million, hardly one comes back."""
+    path, sha256 = file
+    found = digest(f"{folder}/{path}", follow=False)
+    return None if found.sha256 == sha256 else found
+
+
+def _unread(_: object, error: WorkerDied) -> Digest:
     return Digest("", error.reason)
 
 

@@ -76,6 +76,17 @@ def list_files(folder: Path) -> Iterator[str]:
             yield (inner / name).as_posix()
 
 
+def linked(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """The folders of images at `paths` that are links, or lie in a split's or a set's folder that is: which is one."""
+    found = {}
+    for folder in sorted({path.rpartition("/")[0] for path in paths}):
+        parts = folder.split("/")
+        outer = ["/".join(parts[:count]) for count in range(max(1, len(parts) - 2), len(parts) + 1)]
+        if link := next((part for part in outer if os.path.islink(f"{root}/{part}")), ""):  # noqa: PTH114  # faster
+            found[folder] = link
+    return found
+
+
 def find_strays(folder: Path, paths: Collection[str]) -> list[str]:
     """The files in the split folders of an image folder that are none of `paths`."""
     return [path for path in list_files(folder) if path.partition("/")[0] in contract.SPLITS and path not in paths]

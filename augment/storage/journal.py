@@ -1,7 +1,8 @@
 """The journal of a set in the making: a CSV line for each image that is whole on disk, and for each note on a source."""
 
+import contextlib
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,43 +12,53 @@ from augment.rendering.tasks import Written
 from augment.storage.image_folder import JOURNAL
 
 
-def read_journal(folder: Path) -> tuple[list[Written], set[Noted]]:
-    """The images and notes that the journal in a folder records; nothing without one.
+def images_in(folder: Path) -> Iterator[Written]:
+    """The images that the journal in a folder records, one by one: a million of them would fill the memory.
 
-    A line that isn't whole, or is no record, is skipped: a kill may tear the last one anywhere, and its image is rendered
-    again.
+    The last record of an image is the one that counts.
     """
-    images: list[Written] = []
-    notes: set[Noted] = set()
+    for fields in _records(folder):
+        with contextlib.suppress(ValueError):  # a wrong number of fields, too
+            name, seed, transform, width, height, sha256 = fields
+            yield Written(name, int(seed), transform, int(width), int(height), sha256)
+
+
+def notes_in(folder: Path) -> set[Noted]:
+    """The notes on sources that the journal in a folder records."""
+    notes = set()
+    for fields in _records(folder):
+        with contextlib.suppress(ValueError):
+            source, note, largest, source_sha256 = fields
+            number = (int if largest.isdigit() else float)(largest) if largest else None
+            notes.add(Noted(source, note, number, source_sha256))
+    return notes
+
+
+def _records(folder: Path) -> Iterator[list[str]]:
+    """The lines of a journal; none without one.
+
+    One that isn't whole is skipped: a kill may tear the last one anywhere, and its image is rendered again.
+    """
     path = folder / JOURNAL
     if path.is_symlink() or not path.is_file():
-        return images, notes
+        return
     with path.open("rb") as file:
         for line in file:
-            try:
+            with contextlib.suppress(ValueError, csv.Error):  # a UnicodeDecodeError is a ValueError
                 (fields,) = csv.reader([line.decode()], strict=True)
-                if len(fields) == len(Noted._fields):
-                    source, note, largest, source_sha256 = fields
-                    number = (int if largest.isdigit() else float)(largest) if largest else None
-                    notes.add(Noted(source, note, number, source_sha256))
-                else:
-                    name, seed, transform, width, height, sha256 = fields
-                    images.append(Written(name, int(seed), transform, int(width), int(height), sha256))
-            except (ValueError, csv.Error):  # a UnicodeDecodeError is a ValueError, as is a wrong number of fields
-                continue
-    return images, notes
+                yield fields
 
 
 class Journal:
     """The journal of a partial folder, open for writing.
 
-    `finished` holds the recorded images by path, `notes` the notes on their sources.
+    `finished` holds the paths of the recorded images, `notes` the notes on their sources.
     """
 
-    def __init__(self, folder: Path, finished: Iterable[Written] = (), notes: Iterable[Noted] = ()) -> None:
+    def __init__(self, folder: Path, finished: Iterable[str] = (), notes: Iterable[Noted] = ()) -> None:
         """Take up the journal in `folder`, of whose images `finished` are known to be there and as recorded."""
         self._path = folder / JOURNAL
-        self.finished = {image.path: image for image in finished}
+        self.finished = set(finished)
         self.notes = set(notes)
 
     def __enter__(self) -> Self:
@@ -60,6 +71,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        self.finished.clear()  # the file has them: of a million images, they would take a tenth of a gigabyte
 
     def add(self, images: Iterable[Written], notes: Iterable[Noted] = ()) -> None:
         """Record images that are whole on disk, and notes on their sources."""
@@ -68,5 +80,5 @@ class Journal:
             self.notes.add(note)
         for image in images:
             self._writer.writerow(image)
-            self.finished[image.path] = image
+            self.finished.add(image.path)
         self._file.flush()

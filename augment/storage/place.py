@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,10 @@ from augment.build_plan import BuildPlan
 from augment.rendering.image_file import MARKER
 from augment.rendering.notes import Noted, notes_of
 from augment.rendering.tasks import Written
-from augment.sources.scan import Scan, digest, digest_all
+from augment.sources.scan import Scan, differing, digest
 from augment.storage import image_folder
 from augment.storage.image_folder import JOURNAL, partial, replaced
-from augment.storage.journal import Journal, read_journal
+from augment.storage.journal import Journal, images_in
 from common.errors import UserError
 from common.remote import Location, Remote
 from manifests import contract
@@ -105,10 +106,10 @@ def is_up_to_date(place: Place, build_plan: BuildPlan, executor: Executor, check
         card = contract.read_card(place.manifest)
         if (card["fingerprint"], card["manifest_sha256"]) != (build_plan.fingerprint, digest(place.manifest)[0]):
             return False
-        expected = recorded(place)
     except (contract.ContractError, KeyError):
         return False
-    if {image.path for image in expected} != set(build_plan.planned.rows["path"]):
+    expected = {image.path: image.sha256 for image in recorded(place)}
+    if expected.keys() != set(build_plan.planned.rows["path"]):
         return False
     return len(intact(place.images, expected, executor, checking)) == len(expected)
 
@@ -130,26 +131,25 @@ def clear(place: Place, build_plan: BuildPlan) -> list[str]:
     return moved
 
 
-def recorded(place: Place) -> list[Written]:
+def recorded(place: Place) -> Iterator[Written]:
     """The images that the manifest of a finished set records, if it is as the build wrote it; else none."""
     try:
         if digest(place.manifest)[0] != contract.read_card(place.manifest).get("manifest_sha256"):
-            return []
+            return
         rows = contract.read(place.manifest)
     except contract.ContractError:
-        return []
+        return
     prefix = f"{place.relative(place.images)}/"
-    rows = rows[rows["path"].str.startswith(prefix)]
-    rows["path"] = rows["path"].str.removeprefix(prefix)
-    return [Written(*row) for row in rows[list(Written._fields)].itertuples(index=False)]
+    for path, *fields in rows[list(Written._fields)].itertuples(index=False):
+        if path.startswith(prefix):
+            yield Written(path.removeprefix(prefix), *fields)
 
 
-def intact(folder: Path, images: list[Written], executor: Executor, checking: Progress) -> list[Written]:
-    """Those of some images that lie in a folder as they were recorded, reached without any link."""
-    there = set(image_folder.list_files(folder))
-    images = [image for image in images if image.path in there]
-    digests = digest_all([f"{folder}/{image.path}" for image in images], executor, checking, follow=False)
-    return [image for image, found in zip(images, digests, strict=True) if found.sha256 == image.sha256]
+def intact(folder: Path, expected: Mapping[str, str], executor: Executor, checking: Progress) -> set[str]:
+    """Those of some images, with their SHA-256 by path, that lie in a folder as recorded, reached without any link."""
+    links = image_folder.linked(folder, expected)
+    expected = {path: sha256 for path, sha256 in expected.items() if path.rpartition("/")[0] not in links}
+    return expected.keys() - differing(folder, expected, executor, checking).keys()
 
 
 def open_partial(place: Place, build_plan: BuildPlan) -> list[str]:
@@ -170,14 +170,14 @@ def publish(place: Place, build_plan: BuildPlan, rows: pd.DataFrame, noted: set[
 
     Killed at any moment, it leaves the old set, or all that the same build needs to come to this point again.
     """
-    images, paths = place.images, set(build_plan.planned.rows["path"])
-    moved = image_folder.tidy_partial(images, paths)
+    images, paths = place.images, build_plan.planned.rows["path"]
+    moved = image_folder.tidy_partial(images, set(paths))
     image_folder.make_class_folders(partial(images), paths)
     if hasattr(os, "sync"):
         os.sync()  # so that after a power cut, too, a manifest means a complete set
     is_update = images.exists()
     if is_update:
-        moved += _release(place, paths)
+        moved += _release(place, set(paths))
     place.manifest.unlink(missing_ok=True)
     if is_update:
         os.replace(images, replaced(images))
@@ -194,10 +194,10 @@ def _release(place: Place, paths: set[str]) -> list[str]:
 
     The journal written there says so of the rest, should the build be killed before that.
     """
-    images, written = place.images, [*read_journal(place.images)[0], *recorded(place)]
-    ours = {image.path for image in written} | paths | {MARKER, JOURNAL}
+    images = place.images
+    ours = {image.path for image in chain(images_in(images), recorded(place))} | paths | {MARKER, JOURNAL}
     foreign = [path for path in image_folder.list_files(images) if path not in ours or (images / path).is_symlink()]
     moved = image_folder.set_aside(images, images, foreign)
     with Journal(images) as journal:
-        journal.add(written)
+        journal.add(recorded(place))
     return moved

@@ -6,7 +6,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from common.errors import UserError
 from common.images import memory
@@ -130,7 +130,8 @@ def in_order(
     """
     numbered = enumerate(items)
     batches = iter(lambda: list(islice(numbered, size)), [])
-    found: dict[int, Result] = {}
+    found: list[Any] = [None] * len(items)
+    done = 0
     for batch in results(
         partial(_run_each, run),
         batches,
@@ -138,9 +139,11 @@ def in_order(
         lambda each: file(each[1]),
         lambda each, error: (each[0], failed(each[1], error)),
     ):
-        found.update(batch)
-        progress(len(found), len(items))
-    return [found[number] for number in range(len(items))]
+        for number, result in batch:
+            found[number] = result
+        done += len(batch)
+        progress(done, len(items))
+    return found
 
 
 def _run_each(run: Callable[[Item], Result], batch: Iterable[tuple[int, Item]]) -> list[tuple[int, Result]]:
