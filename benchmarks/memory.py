@@ -59,7 +59,9 @@ def canned(task: RenderTask) -> RenderResult:
 def measure(images: int, sources: int) -> None:
     """Build once, and print seconds and peak memory."""
     found = made_up(sources)
-    recipe = resolve("bench", {"per_class": images // 2, "val": 0, "test": 0, "transforms": ["HorizontalFlip"]}, "bench")
+    recipe = resolve(
+        "bench", {"per_class": images // 2, "val": 0, "test": 0, "transforms": ["HorizontalFlip"]}, "bench"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         (out / "source").mkdir()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -81,6 +82,38 @@ class DaskCluster:
         environment = {**self.environment, **more.get("environment", {})}
         with (self.folder / f"{what}.log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
+
+
+class Network:
+    """What lies between this process and an address (`tcp://HOST:PORT`): nothing gets through while it is not `up`."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.removeprefix("tcp://").split(":")
+        self._target = (host, int(port))
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._server.getsockname()[1]}"
+        self.up = threading.Event()
+        self.up.set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections, and let go of those that wait."""
+        self._server.close()
+        self.up.set()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(self._target)
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError), one, other:
+            while data := one.recv(2**16):
+                self.up.wait()
+                other.sendall(data)
 
 
 def expect_namespaces() -> None:

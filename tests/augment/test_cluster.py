@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from common.errors import UserError
 from common.workers import connect
 from manifests import contract
 from tests.augment.conftest import Call, Everything
-from tests.clusters import DaskCluster, dask_cluster, expect_namespaces
+from tests.clusters import DaskCluster, Network, dask_cluster, expect_namespaces
 
 pytest.importorskip("distributed", reason="python -m pip install -r requirements-cluster.txt")
 
@@ -173,7 +174,22 @@ def test_workers_that_do_not_see_the_set_hand_the_images_back(
         assert "put it on a file system that all workers see" in said.splitlines()[-1]
 
 
-def run(home: Path, root: str, cluster: DaskCluster, progress: Callable[[int, int], None]) -> building.Built:
+@pytest.mark.slow
+def test_processes_that_dask_starts_by_itself_give_the_same_bytes(
+    home: Path, call: Call, everything: Everything, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of them, of its LocalCluster."""
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    build(call, "here")
+    options = {"n_workers": 3, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with LocalCluster(**options, local_directory=str(home / "dask")) as local:
+        assert "Cluster: 3 workers" in build(call, "there", "--cluster", local.scheduler_address)
+    assert everything(home / "there") == everything(home / "here")
+
+
+def run(home: Path, root: str, cluster: DaskCluster | Network, progress: Callable[[int, int], None]) -> building.Built:
     """Build by the stages themselves, to do something in the midst of it."""
     recipe, source = load(str(home / "set.yaml")), home / "source"
     place = Place(
@@ -217,6 +233,32 @@ def test_when_the_cluster_is_gone_what_is_finished_is_kept(
         built = run(home, "there", cluster, lambda *_: None)
     assert built.reused > 50
     assert everything(home / "there") == everything(home / "here")
+
+
+@pytest.mark.slow
+def test_a_network_that_is_gone_costs_waiting_or_one_line(
+    home: Path, call: Call, everything: Everything, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment, nothing else happens; for longer, the build stops, and the same command goes on."""
+    monkeypatch.setattr("common.workers.cluster._PATIENCE", 10)
+    (home / "set.yaml").write_text(RECIPE.replace("40", "400"))
+    build(call, "here")
+    with dask_cluster(home / "dask", environment, 2) as cluster:
+        network = Network(cluster.address)
+
+        def go_for_a_moment() -> None:
+            network.up.clear()
+            threading.Timer(3, network.up.set).start()
+
+        built = run(home, "there", network, once(0.2, go_for_a_moment))
+        assert everything(home / "there") == everything(home / "here")
+        assert built.reused == 0
+        with pytest.raises(UserError, match=r"the cluster: .*run the same command again to go on"):
+            run(home, "again", network, once(0.2, network.up.clear))
+        network.close()
+        built = run(home, "again", cluster, lambda *_: None)
+    assert built.reused > 50
+    assert everything(home / "again") == everything(home / "here")
 
 
 @pytest.mark.slow
