@@ -29,6 +29,8 @@ NAME = "$$(basename "$${RECIPE%.y*ml}")"
 BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
 FIT = $(PY) -m train fit $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} $(TUNING) \
 	$${EPOCHS:+--epochs "$$EPOCHS" --fine-tune-epochs "$$EPOCHS"}
+# Two tests at a time: most start programs, and wait for them. Those that kill processes have the machine for themselves.
+TWO = $(PY) -m pytest -n 2 --dist worksteal
 STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2 runs/even
 
 .DEFAULT_GOAL := help
@@ -58,18 +60,16 @@ study: source  ## Build the study's three sets and an even one, train on each, a
 	@$(PY) -m train compare $(STUDY) && $(PY) -m train report $(STUDY)
 
 test: lint  ## Lint, check formats and types, and run all tests
-	@failed=0; for part in "tests/augment tests/common tests/manifests tests/test_installed.py tests/test_tutorial.py" \
-		"tests/train/evaluation tests/train/features" \
-		"tests/train --ignore tests/train/evaluation --ignore tests/train/features"; do \
-		$(PY) -m pytest $$part || failed=1; \
-	done; exit $$failed  # processes of their own: TensorFlow stays in memory
+	@failed=0; $(TWO) --ignore tests/train -m "not slow" || failed=1; \
+	$(PY) -m pytest --ignore tests/train -m slow || failed=1; \
+	$(TWO) tests/train || failed=1; exit $$failed
 
 quick: $(VENV)/ready-dev  ## Run the tests that take seconds
-	@$(PY) -m pytest -m "not slow"
+	@$(TWO) -m "not slow"
 
 bench: $(VENV)/ready-dev  ## Measure the builder beside others; XRAYS=folder of class folders of full-size images
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
-	@$(PY) benchmarks/planning.py
+	@$(PY) benchmarks/planning.py && $(PY) benchmarks/memory.py
 	@$(PY) benchmarks/build.py "$$XRAYS"
 
 bench-train: $(VENV)/ready-dev  ## Measure training beside plain Keras, on the set of RECIPE

@@ -323,7 +323,8 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     would be too long to take a suffix.
     """
     paths = sources["source"].tolist()
-    names = [_UNSAFE.sub("_", path.rpartition("/")[2].rsplit(".", 1)[0]) for path in paths]
+    lines = "\n".join([path.rpartition("/")[2].rsplit(".", 1)[0] for path in paths])  # one search, not a million
+    names = _UNSAFE.sub("_", lines).split("\n")
     short = [name if len(name) <= 45 else name.encode()[:180].decode(errors="ignore") for name in names]
     pairs = zip(sources["label"].tolist(), short, strict=True)
     folded = [unicodedata.normalize("NFC", f"{label}/{stem}").casefold() for label, stem in pairs]
