@@ -63,7 +63,7 @@ def cluster(folder: Path, workers: int, simulated: int = 0) -> Iterator[tuple[st
     scheduler = start(
         dask, "scheduler", "--scheduler-file", str(file), "--host", "127.0.0.1", "--port", "0", "--no-dashboard"
     )
-    while not file.exists():
+    while not (file.exists() and file.read_text().endswith("}")):  # it isn't written at once
         threading.Event().wait(0.05)
     for _ in range(workers):
         if simulated:

@@ -28,7 +28,7 @@ class DaskCluster:
         self.file = folder / "scheduler.json"
         self.nannies: list[Process] = []
         self.scheduler = self._started("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        while not self.file.exists():
+        while not is_whole(self.file):
             assert self.scheduler.poll() is None, (folder / "scheduler.log").read_text()
             threading.Event().wait(0.01)
 
@@ -82,6 +82,14 @@ class DaskCluster:
         environment = {**self.environment, **more.get("environment", {})}
         with (self.folder / f"{what}.log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a scheduler has written its file to the end: it doesn't do so at once."""
+    try:
+        return "address" in json.loads(file.read_text())
+    except (OSError, ValueError):
+        return False
 
 
 class Network:
