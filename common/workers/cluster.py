@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import threading
+import time
 import traceback
 import uuid
 import warnings
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 _CONNECT = 20  # seconds to find the scheduler, and then a worker
 _PATIENCE = 60  # seconds without any worker, or any word of the scheduler, before the work stops
+_HALF_WRITTEN, _RETRY = 20, 0.1  # times that a scheduler's file is read, and seconds between them
 _LOOK = 2  # seconds between two looks at the cluster
 # Tasks in flight: of each worker one runs, one waits, one is on its way; some more; and at most.
 _A_WORKER, _BESIDE, _MOST = 3, 8, 4096
@@ -319,10 +321,14 @@ def _address(where: str) -> str:
                 f"--cluster {where}: neither an address, such as tcp://host:8786, nor a scheduler's file"
             )
         return where
-    try:
-        return str(json.loads(Path(where).read_text(encoding="utf-8"))["address"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ClusterError(f"--cluster {where}: not a file of `dask scheduler --scheduler-file`") from None
+    for _ in range(_HALF_WRITTEN):
+        try:
+            return str(json.loads(Path(where).read_text(encoding="utf-8"))["address"])
+        except json.JSONDecodeError:  # the scheduler is just starting: it doesn't write the file at once
+            time.sleep(_RETRY)
+        except (OSError, ValueError, KeyError, TypeError):
+            break
+    raise ClusterError(f"--cluster {where}: not a file of `dask scheduler --scheduler-file`")
 
 
 def _words(answer: object) -> str:

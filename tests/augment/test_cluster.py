@@ -69,7 +69,10 @@ def test_the_same_bytes_as_on_this_machine(
     assert set(counts) <= {"worker-0", "worker-1", "worker-2"}
     assert sum(map(int, counts.values())) == len(contract.read(home / "here" / "manifests" / "set.csv"))
     assert f"Cluster: 3 workers at {cluster.address}" in said
-    assert "Up to date" in build(call, "there", "--cluster", str(cluster.file))  # by its file
+    half, text = home / "half.json", cluster.file.read_text()
+    half.write_text(text[:30])  # as a scheduler leaves it for a moment
+    threading.Timer(0.5, half.write_text, [text]).start()
+    assert "Up to date" in build(call, "there", "--cluster", str(half))
     planned = build(call, "there", "--cluster", cluster.address, "--dry-run")
     assert "nothing was written" in planned
 
@@ -138,7 +141,9 @@ def test_a_worker_that_can_not_take_part_is_named_before_anything_is_written(
 def test_no_cluster_is_one_line(home: Path, call: Call, environment: dict[str, str]) -> None:
     """No scheduler at an address, no such file, no file of a scheduler, and a scheduler without workers."""
     (home / "text.json").write_text("[]")
-    for where, why in (("gone.json", "neither an address"), ("text.json", "not a file of `dask scheduler")):
+    (home / "half.json").write_text('{"address": "tcp')
+    others = [(name, "not a file of `dask scheduler") for name in ("text.json", "half.json")]
+    for where, why in (("gone.json", "neither an address"), *others):
         said = build(call, "there", "--cluster", where, code=2)
         assert why in said
         assert said.count("\n") == 1
