@@ -17,9 +17,8 @@ from augment.sources.groups import Groups, describe_groups
 from augment.sources.layout import Rejected
 from augment.sources.scan import Scan
 from common import __version__
-from manifests import contract
 from manifests.balance import unevenness
-from manifests.contract import SPLITS
+from manifests.contract import SPLITS, csv_parts
 
 
 def versions(recipe: Recipe, *, has_dicom: bool = False) -> dict[str, str]:
@@ -79,7 +78,7 @@ class BuildPlan(NamedTuple):
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the set's bytes: equal fingerprints, equal sets."""
         digest = hashlib.sha256(json.dumps(self.making, sort_keys=True).encode())
-        for part in contract.csv_parts(self.planned.rows):
+        for part in csv_parts(self.planned.rows):
             digest.update(part)
         return digest.hexdigest()
 

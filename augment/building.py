@@ -253,10 +253,14 @@ def _take_over(place: Place, rows: pd.DataFrame, journal: Journal, executor: Exe
 
     checksums = {image.path: image.sha256 for image in finished()}
     reusable = intact(place.images, checksums, executor, checking)
-    for image in finished():
-        if image.path in reusable and image.sha256 == checksums[image.path]:
-            image_folder.take_over(place.images / image.path, partial(place.images) / image.path)
-            journal.add([image])
+
+    def taken() -> Iterator[Written]:
+        for image in finished():
+            if image.path in reusable and image.sha256 == checksums[image.path]:
+                image_folder.take_over(place.images / image.path, partial(place.images) / image.path)
+                yield image
+
+    journal.add(taken())  # at once: it writes to the disk at the end of each call
 
 
 def _render(

@@ -323,7 +323,9 @@ def _stems(sources: pd.DataFrame) -> list[str]:
     would be too long to take a suffix.
     """
     paths = sources["source"].tolist()
-    lines = "\n".join([path.rpartition("/")[2].rsplit(".", 1)[0] for path in paths])  # one search, not a million
+    lines = "\n".join(
+        [path.rpartition("/")[2].rsplit(".", 1)[0] for path in paths]
+    )  # one search, not a million; no name has a line break
     names = _UNSAFE.sub("_", lines).split("\n")
     short = [name if len(name) <= 45 else name.encode()[:180].decode(errors="ignore") for name in names]
     pairs = zip(sources["label"].tolist(), short, strict=True)
