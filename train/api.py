@@ -1,7 +1,6 @@
 """What notebooks and the command line call: `train.fit`, `train.compare`, `train.report`, `train.predict`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from train.features.backbone import Cut
     from train.features.engine import Engine
     from train.features.extract import Features, Progress
-    from train.fitting.fit import Fitted
     from train.reporting.error_analysis import Heat
 
 # The stages are imported inside the functions: `import train` should take a blink, and TensorFlow takes seconds.
@@ -68,19 +66,14 @@ def fit(
     from train.features import backbone as model
     from train.features import engine as engines
     from train.features import selection
-    from train.fitting import fit as fitting
-    from train.fitting import leaks
+    from train.fitting import folds, leaks, training
     from train.fitting import run_folder as runs
 
     manifest = Path(manifest)
     base = contract.root_of(manifest, Path(root) if root is not None else None)
-    dataset = datasets.read(manifest, base, positive)
-    if settings.sensitivity is not None and len(dataset.classes) > 2:
-        raise fitting.FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
-    if settings.backbone == "demo" and not dataset.is_sample:
-        raise fitting.FitError(
-            f"--backbone demo is for the built-in sample only, and {manifest} is of other images; take resnet50v2, the default"
-        )
+    dataset = datasets.read(manifest, base, positive, pooled=settings.folds > 0)
+    _expect_possible(settings, dataset, manifest)
+    learnt_from = folds.pooled(dataset) if settings.folds else dataset
     folder = Path(run) if run else base / "runs" / manifest.stem
     cache = Path(cache) if cache else base / "data" / "activations"
     with model.strategy().scope():
@@ -90,7 +83,7 @@ def fit(
         with_tail = min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0
         chosen = selection.choose(
             engine,
-            dataset,
+            learnt_from,
             part,
             weights,
             cache,
@@ -102,15 +95,15 @@ def fit(
         if runs.is_finished(folder, description):
             say("This very run is finished already; move its folder away to run it again.")
         else:
-            _print_set(description, dataset.reason, datasets.warnings(dataset))
+            _print_set(description, dataset.reason, datasets.warnings(dataset, pooled=settings.folds > 0))
             say(f"Engine: {chosen.reason}")
         with runs.written(folder, description, say) as unfinished:
             if unfinished:
-                kept = _activations(dataset, part, weights, cache, chosen.engine, with_tail, cache_limit, cluster)
-                leaks.write(unfinished, dataset, cache, say)
+                kept = _activations(learnt_from, part, weights, cache, chosen.engine, with_tail, cache_limit, cluster)
+                leaks.write(unfinished, learnt_from, cache, say)
                 with progress("training", "batches") as show:
-                    fitted = fitting.fit(
-                        dataset,
+                    fitted = training.fit_and_measure(
+                        learnt_from,
                         part,
                         kept,
                         settings,
@@ -119,8 +112,8 @@ def fit(
                         show,
                         precision=chosen.fine_tune_precision,
                     )
-                _measure(dataset, part, kept, fitted, settings, unfinished)
-                model.inference_model(backbone, fitted.head).save(unfinished / "model.keras")
+                network = backbone if fitted.part is part else model.joined(fitted.part, f"{backbone.name}_ensemble")
+                model.inference_model(network, fitted.head).save(unfinished / "model.keras")
                 _draw(dataset, base, unfinished)
     return results.read(folder)
 
@@ -237,24 +230,23 @@ def _activations(
     return kept
 
 
-def _measure(
-    dataset: "Dataset", part: "Cut", kept: "Activations", fitted: "Fitted", settings: Settings, folder: Path
-) -> None:
-    """Measure a trained network, and write the figures."""
-    from train.evaluation import augmentation, evaluate
-    from train.features import backbone as model
-    from train.fitting import run_folder
+def _expect_possible(settings: Settings, dataset: "Dataset", manifest: Path) -> None:
+    """That the settings can be had of this set."""
+    from train.fitting import folds
+    from train.fitting.fit import FitError
 
-    judged = {
-        phase: evaluate.judge(dataset, of_all, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
-        for phase, of_all in fitted.probabilities.items()
-    }
-    phase, last = list(judged.items())[-1]
-    model.apply_temperature(fitted.head, last.temperature)
-    threshold = last.threshold.value if last.threshold else None
-    compared = augmentation.measure(dataset, kept, phase, part.tail, fitted.head, threshold)
-    judged[phase] = last._replace(metrics=replace(last.metrics, augmentation=compared))
-    run_folder.write(folder, fitted, judged, dataset)
+    if settings.sensitivity is not None and len(dataset.classes) > 2:
+        raise FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
+    if settings.folds == 1 or settings.folds < 0 or settings.repeats < 1:
+        raise FitError(f"--folds {settings.folds} --repeats {settings.repeats}: folds start at 2, repeats at 1")
+    if settings.repeats > 1 and not settings.folds:
+        raise FitError(f"--repeats {settings.repeats} is of a cross-validation; give --folds 5, say, or leave it out")
+    if settings.folds:  # so that what can't be divided is known before anything is computed
+        folds.assign(folds.pooled(dataset), settings.folds, settings.repeats, settings.seed)
+    if settings.backbone == "demo" and not dataset.is_sample:
+        raise FitError(
+            f"--backbone demo is for the built-in sample only, and {manifest} is of other images; take resnet50v2, the default"
+        )
 
 
 def _draw(dataset: "Dataset", root: Path, folder: Path) -> None:
@@ -317,7 +309,8 @@ def _print_kept(kept: "Activations", cache: Path) -> None:
 
 
 def _print_epoch(row: dict[str, Any]) -> None:
+    fold = f"repeat {row['repeat']} fold {row['fold']}  " if "fold" in row else ""
     say(
-        f"{row['phase']:>10}  epoch {row['epoch']:>3}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+        f"{fold}{row['phase']:>10}  epoch {row['epoch']:>3}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
         f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.4f}"
     )

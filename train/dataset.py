@@ -70,13 +70,14 @@ class Dataset(NamedTuple):
         return [self.root / path for path in rows["path"]]
 
 
-def read(manifest: Path, root: Path, positive: str | None = None) -> Dataset:
+def read(manifest: Path, root: Path, positive: str | None = None, *, pooled: bool = False) -> Dataset:
     """Read a manifest for training.
 
     Args:
         manifest: its file.
         root: what its paths are relative to.
         positive: the positive one of two classes; None: the one that `train.positive` chooses by the names.
+        pooled: whether val is pooled with train, so that a class needs no images in both.
 
     Raises:
         ContractError: the manifest breaks the contract, or a link leads out of the root.
@@ -87,11 +88,11 @@ def read(manifest: Path, root: Path, positive: str | None = None) -> Dataset:
     classes = tuple(sorted(rows["label"].unique()))
     if len(classes) < 2:
         raise DatasetError(f"{manifest}: found {len(classes)} class ({', '.join(classes)}), training needs at least 2")
-    for split in ("train", "val"):
+    for splits in (("train", "val"),) if pooled else (("train",), ("val",)):
         for label in classes:
-            if not ((rows["split"] == split) & (rows["label"] == label)).any():
+            if not (rows["split"].isin(splits) & (rows["label"] == label)).any():
                 raise DatasetError(
-                    f"{manifest}: class {label} has no image in {split}; {_fix_for_absence(card, split)}"
+                    f"{manifest}: class {label} has no image in {' or '.join(splits)}; {_fix_for_absence(card, splits[0])}"
                 )
     sizes = sorted(set(zip(rows["width"].tolist(), rows["height"].tolist(), strict=True)))
     if len(sizes) > 1:
@@ -157,8 +158,8 @@ def _remedy(path: str, manifest: Path) -> str:
     return "build the set again (it renders only what is gone), or give --root, the folder that it was built in"
 
 
-def warnings(dataset: Dataset) -> list[str]:
-    """What to know of a set before training on it, and what mends it."""
+def warnings(dataset: Dataset, *, pooled: bool = False) -> list[str]:
+    """What to know of a set before training on it, and what mends it; `pooled` as for `read`."""
     val = dataset.of("val")
     variants = int((val["variant"] > 0).sum())
     decided = "when training stops" + (", and which threshold is chosen," if dataset.positive is not None else "")
@@ -170,6 +171,8 @@ def warnings(dataset: Dataset) -> list[str]:
             "the manifest is not as it was built: its card has another checksum; if nobody changed it on purpose, "
             "`python -m augment verify` says what is wrong, and --repair mends it"
         )
+    if pooled:
+        return found
     if (dataset.rows["split"] != "test").all():
         found.append(
             "the set has no test images: figures are of the validation images, which decide when training stops, and so are too "

@@ -25,6 +25,8 @@ class Settings:
     calibrate: bool = False
     sensitivity: float | None = None
     seed: int = 0
+    folds: int = 0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         """The demo network's weights are its own, not ImageNet's."""

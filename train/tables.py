@@ -19,6 +19,7 @@ HISTORY: _Kinds = {
     "val_loss": float,
     "val_accuracy": float,
 }
+FOLDS: _Kinds = {"repeat": int, "fold": int}  # of the tables of a cross-validation
 _PREDICTED: _Kinds = {"path": str, "source_sha256": str, "split": str, "label": str, "group": str, "phase": str}
 
 

@@ -105,7 +105,6 @@ def _run(
     from train import dataset as datasets
     from train.evaluation import evaluate
     from train.features.engine import Engine
-    from train.fitting import fit
     from train.fitting import run_folder as runs
     from train.settings import Settings
 
@@ -126,7 +125,7 @@ def _run(
             history.append({"phase": phase, "epoch": len(history) + 1} | row)
     judged = {phase: evaluate.judge(dataset, of, calibrate=False, sensitivity=None) for phase, of in found.items()}
     with runs.written(root / "runs" / name, description) as partial:
-        runs.write(partial, fit.Fitted(None, history, found), judged, dataset)
+        runs.write(partial, history, judged, dataset)
 
 
 def _image(root: Path, name: str, split: str, index: int, label: str, number: int, size: int) -> tuple[object, ...]:

@@ -89,6 +89,21 @@ _DEFAULTS = Settings()
     help="balanced: the loss of each class weighs the same in all, however few images it has.",
     show_default=True,
 )
+@click.option(
+    "--folds",
+    default=_DEFAULTS.folds,
+    type=click.IntRange(0),
+    help="Cross-validate by patient over train and val in so many folds, from one pass of the frozen layers: figures with "
+    "their spread from predictions out of fold, and a model that is the ensemble of all folds; 0: train once.",
+    show_default=True,
+)
+@click.option(
+    "--repeats",
+    default=_DEFAULTS.repeats,
+    type=click.IntRange(1),
+    help="How often the cross-validation is repeated, each time with other folds.",
+    show_default=True,
+)
 @click.option("--calibrate", is_flag=True, help="Scale the probabilities by a temperature fitted on validation.")
 @click.option(
     "--positive",
@@ -141,6 +156,7 @@ def fit(
     Example:
       python -m train fit manifests/augment1.csv
       python -m train fit manifests/sample.csv --backbone demo
+      python -m train fit manifests/augment1.csv --folds 5 --repeats 3 --run runs/augment1-folds
     """
     with one_line_errors(RESUME):
         settings = Settings(**{name: options[name] for name in options.keys() - {"quiet", "as_json"}})
@@ -162,7 +178,11 @@ def fit(
 
     folder = run or root_of(manifest, root) / "runs" / manifest.stem
     print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": to_json(finished.metrics)})
-    say(table(results.summary(finished)))
+    if finished.folds:
+        say(table(results.out_of_fold(finished)))
+    if finished.last.test or not finished.folds:
+        say(table(results.summary(finished)))
     name = finished.group_name
     say(f"In brackets: 95 % intervals by 1,000 resamplings of the {name}s. Not measured: {name}s of other places.")
-    say(f"Results: {folder} (figures, metrics.json, predictions.csv, model.keras, tensorboard)")
+    tables = "out_of_fold.csv, predictions.csv" if finished.folds else "predictions.csv"
+    say(f"Results: {folder} (figures, metrics.json, {tables}, model.keras, tensorboard)")

@@ -4,9 +4,9 @@ Where one class is augmented more than another, being augmented hints at the cla
 class only, so that what distinguishes the classes plays no part.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 
 from train.dataset import Dataset
 from train.evaluation.intervals import bootstrap, interval
-from train.evaluation.metrics import Ranked, decisions
+from train.evaluation.metrics import Floats, Ranked, decisions
 from train.evaluation.phase_metrics import Augmentation, Estimate, Means, OfAugmentation
-from train.features.activations import Activations, Floats, Share, probabilities
+from train.features.activations import Activations, Share
 
 MOST = 500  # images of either kind and of a class that are compared: more would hardly narrow the intervals
 _LEAST = 20  # images of either kind, without which nothing is said
@@ -27,12 +27,7 @@ _FOLDS = 5
 
 
 def measure(
-    dataset: Dataset,
-    activations: Activations,
-    phase: str,
-    tail: keras.Model,
-    head: keras.layers.Dense,
-    threshold: float | None,
+    dataset: Dataset, activations: Activations, predict: Callable[[Share], Floats], threshold: float | None
 ) -> Augmentation | None:
     """Compare the augmented images of each class with its originals; None if no class has both kinds.
 
@@ -42,9 +37,7 @@ def measure(
     Args:
         dataset: the set.
         activations: of its images.
-        phase: the last one that was trained: `frozen` or `fine-tuned`.
-        tail: the last layers of the backbone, as they are saved.
-        head: the dense head, as it is saved.
+        predict: gives the probabilities (images, classes) of some of them after the last phase.
         threshold: with two classes, the one that was chosen.
 
     Returns:
@@ -60,7 +53,7 @@ def measure(
     rows = dataset.of(split).reset_index(drop=True)
     chosen = _sample(rows)
     rows, share = rows.iloc[chosen], share._replace(rows=share.rows[chosen])
-    predicted = probabilities(share, phase, tail, head)
+    predicted = predict(share)
     (pooled,) = share.features.pooled.take(share.rows)
     labels = dataset.labels(rows)
     right = next(reversed(decisions(predicted, threshold).values())) == labels

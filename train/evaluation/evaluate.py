@@ -25,7 +25,14 @@ class Judged(NamedTuple):
         return self.metrics.threshold
 
 
-def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivity: float | None) -> Judged:
+def judge(
+    dataset: Dataset,
+    probabilities: Floats,
+    *,
+    calibrate: bool,
+    sensitivity: float | None,
+    chosen_on: str = "validation",
+) -> Judged:
     """Choose a phase's temperature and threshold on validation, and measure it on validation and test.
 
     Args:
@@ -33,6 +40,7 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
         probabilities: (images, classes) of its held-out images.
         calibrate: whether to scale by a temperature.
         sensitivity: that the threshold is to give on validation; None: the best balanced accuracy.
+        chosen_on: what is said of the images that the threshold and the temperature are chosen on.
     """
     # What is measured is what is written: float64, whose digits come back from predictions.csv.
     probabilities = probabilities.astype(np.float64)
@@ -54,13 +62,15 @@ def judge(dataset: Dataset, probabilities: Floats, *, calibrate: bool, sensitivi
     scale, calibration = 1.0, None
     if calibrate:
         scale = temperature(labels[val], probabilities[val])
-        reason = "the limit of the search: validation determines no temperature" if is_at_limit(scale) else ""
+        reason = f"the limit of the search: {chosen_on} determines no temperature" if is_at_limit(scale) else ""
         before = {split: Scores(each.brier, each.ece) for split, each in measured(probabilities, None).items()}
         calibration = Calibration(
             temperature=round(scale, 6), reason=reason, val_before=before["val"], test_before=before.get("test")
         )
         probabilities = with_temperature(probabilities, scale)
-    threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity) if len(dataset.classes) == 2 else None
+    threshold = None
+    if len(dataset.classes) == 2:
+        threshold = choose_threshold(labels[val], probabilities[val, 1], sensitivity, chosen_on)
     after = measured(probabilities, threshold)
     found = PhaseMetrics(calibration=calibration, threshold=threshold, val=after["val"], test=after.get("test"))
     return Judged(probabilities, scale, found)

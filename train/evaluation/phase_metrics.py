@@ -140,15 +140,43 @@ class Augmentation:
     precision: str = "float32"  # older runs don't say it
 
 
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the folds: its mean and standard deviations; `repeats` of more than one repeat's means."""
+
+    mean: float
+    folds: float
+    repeats: float | None = None
+
+    def __str__(self) -> str:
+        """`0.991 (between folds 0.004, between repeats 0.001)`."""
+        between = "" if self.repeats is None else f", between repeats {self.repeats:.3f}"
+        return f"{self.mean:.3f} (between folds {self.folds:.3f}{between})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """The figures by fold, in the `precision` of the activations that the predictions out of fold come from."""
+
+    folds: int
+    repeats: int
+    figures: dict[str, Spread]
+    precision: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhaseMetrics:
-    """All that is measured of a phase, `test` if the set has test images."""
+    """All that is measured of a phase, `test` if the set has test images.
+
+    Of a cross-validation `val` is of the predictions out of fold, and `test` of the ensemble's.
+    """
 
     calibration: Calibration | None = None
     threshold: Threshold | None = None  # of two classes
     val: Metrics
     test: Metrics | None = None
     augmentation: Augmentation | None = None  # of the last phase
+    cross_validation: CrossValidation | None = None
 
     @property
     def split(self) -> str:

@@ -26,6 +26,7 @@ NAMES = {
     "specificity": "specificity",
     "f1": "F1",
 }
+_POINTS = {"chosen": "chosen threshold", "0.5": "at 0.5"}  # operating points in words
 
 
 class ResultsError(UserError):
@@ -50,6 +51,17 @@ class Finished(NamedTuple):
     def last(self) -> PhaseMetrics:
         """The metrics of the last phase, whose weights the model has."""
         return list(self.metrics.values())[-1]
+
+    @property
+    def folds(self) -> int:
+        """Into how many folds train and val were divided; 0: it is no cross-validation."""
+        found = self.last.cross_validation
+        return found.folds if found else 0
+
+    @property
+    def val_name(self) -> str:
+        """What is said of the images that `val` metrics are of."""
+        return "out-of-fold" if self.folds else "validation"
 
     @property
     def study(self) -> tuple[float, float] | None:
@@ -117,10 +129,28 @@ def read(run: Path) -> Finished:
 
 def summary(run: Finished) -> pd.DataFrame:
     """The figures of each phase on test, or on val if there is no test, a row a figure, with intervals."""
+    return _table(run, run.last.split)
+
+
+def out_of_fold(run: Finished) -> pd.DataFrame:
+    """The same of the predictions out of fold, with their spread over the folds; empty if there are none."""
+    if not run.folds:
+        return pd.DataFrame()
+    table = _table(run, "val")
+    spread = [of_phase.cross_validation.figures for of_phase in run.metrics.values() if of_phase.cross_validation]
+    for figure in spread[0]:
+        name, _, point = figure.partition(" ")
+        at = f", {_POINTS.get(point, point)}" if point else ""
+        table.loc[len(table)] = [f"{NAMES[name]}{at}, mean of the folds", *(str(of[figure]) for of in spread)]
+    return table
+
+
+def _table(run: Finished, split: str) -> pd.DataFrame:
     parts = []
     for phase, of_phase in run.metrics.items():
         value = of_phase.threshold.value if of_phase.threshold else None
-        column = figures(of_phase.measured, value, phase, of_phase.split, run.group_name)
+        measured = of_phase.val if split == "val" or not of_phase.test else of_phase.test
+        column = figures(measured, value, phase, run.val_name if split == "val" else split, run.group_name)
         if scaled := of_phase.calibration:
             unclear = f" ({scaled.reason})" if scaled.reason else ""
             column.loc[len(column)] = ["temperature", f"{scaled.temperature:.3f}{unclear}"]
@@ -134,7 +164,7 @@ def figures(
     """Metrics as a table: a row a figure, the numbers in the column `name`."""
     column = {NAMES[figure]: str(getattr(measured, figure)) for figure in RANKED}
     for point, decided in measured.decisions.items():
-        at = {"chosen": "chosen threshold", "0.5": "at 0.5"}.get(point, point)
+        at = _POINTS.get(point, point)
         column |= {f"{NAMES[figure]}, {at}": str(getattr(decided, figure)) for figure in DECIDED}
     if threshold is not None:
         column["chosen threshold"] = f"{threshold:.3f}"

@@ -11,7 +11,9 @@ _TOLERANCE = 1e-12  # of shares that are equal but for rounding
 _MOST_LOG_TEMPERATURE = 3.0
 
 
-def choose_threshold(labels: Labels, positive: Floats, sensitivity: float | None = None) -> Threshold:
+def choose_threshold(
+    labels: Labels, positive: Floats, sensitivity: float | None = None, chosen_on: str = "validation"
+) -> Threshold:
     """The threshold with the best balanced accuracy; or the highest one that finds a share of the positives.
 
     Thresholds between two neighbouring probabilities decide alike, so validation determines an interval, and not
@@ -24,6 +26,7 @@ def choose_threshold(labels: Labels, positive: Floats, sensitivity: float | None
         labels: (images,) 0 or 1, of validation images, both among them.
         positive: (images,) probabilities of 1.
         sensitivity: the share, 0 to 1.
+        chosen_on: what `chosen_by` calls the images.
     """
     scores, places = np.unique(positive.astype(np.float64), return_inverse=True)
     # Of the intervals (0, first score], (first, second], ..., (last, 1]: the shares that are called positive in each.
@@ -36,11 +39,11 @@ def choose_threshold(labels: Labels, positive: Floats, sensitivity: float | None
     possible = (intervals[:, 0] < intervals[:, 1]) | (np.arange(len(intervals)) == 0)
     if sensitivity is not None:
         best = np.flatnonzero(possible & (true_positives >= sensitivity - _TOLERANCE))[-1:]
-        chosen_by = f"a sensitivity of {sensitivity:g} on validation"
+        chosen_by = f"a sensitivity of {sensitivity:g} on {chosen_on}"
     else:
         gain = np.where(possible, true_positives - false_positives, -np.inf)
         best = np.flatnonzero(gain >= gain.max() - _TOLERANCE)
-        chosen_by = "the best balanced accuracy on validation"
+        chosen_by = f"the best balanced accuracy on {chosen_on}"
     distance = np.maximum(0, np.maximum(intervals[best, 0] - 0.5, 0.5 - intervals[best, 1]))
     low, high = map(float, intervals[best[distance.argmin()]])
     return Threshold(_within(low, high), (low, high), chosen_by)

@@ -3,11 +3,12 @@
 import hashlib
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from common.errors import UserError
 from train.demo import network as demo
@@ -142,6 +143,29 @@ def cut(backbone: keras.Model, layers: int) -> Cut:
 
 def _inputs(layer: keras.Layer) -> list[keras.KerasTensor]:
     return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+def side_by_side(part: Cut, members: list[list[NDArray[Any]]]) -> Cut:
+    """The backbone with several tails behind the one frozen part, their outputs one after the other in the channels.
+
+    Args:
+        part: the backbone, cut.
+        members: of each tail the weights.
+    """
+    given = [keras.Input(x.shape[1:]) for x in part.tail.inputs]
+    outputs = []
+    for number, weights in enumerate(members, 1):
+        clone = keras.models.clone_model(part.tail)
+        clone.set_weights(weights)
+        member = keras.Model(clone.inputs, clone.outputs, name=f"member_{number}")
+        outputs += keras.tree.flatten(member(given if len(given) > 1 else given[0]))
+    tail = keras.Model(given, keras.layers.Concatenate(name="members")(outputs), name="tails")
+    return Cut(part.frozen, tail, part.names)
+
+
+def joined(part: Cut, name: str) -> keras.Model:
+    """A cut backbone as one network again."""
+    return keras.Model(part.frozen.input, part.tail(part.frozen.output), name=name)
 
 
 def set_precision(part: Cut, precision: str) -> None:

@@ -36,13 +36,16 @@ class FitError(UserError):
 
 
 class Fitted(NamedTuple):
-    """The results of training. The backbone of the cut and `head` hold the fine-tuned weights.
+    """The results of training. The tail of `part` and `head` hold the weights of the last phase.
 
+    `heads` has the head's weights by phase.
     `history` has a row an epoch: phase, epoch, loss, accuracy, val_loss, val_accuracy, in the precision of training.
     `probabilities` has for each phase those of the held-out images, shape (images, classes), in the saved model's.
     """
 
+    part: Cut
     head: keras.Layer
+    heads: dict[str, list[NDArray[Any]]]
     history: list[dict[str, Any]]
     probabilities: dict[str, Floats]
 
@@ -103,20 +106,22 @@ def fit(
     part: Cut,
     activations: Activations,
     settings: Settings,
-    folder: Path,
+    checkpoints: Path,
+    logs: Path,
     show: Callable[[dict[str, Any]], None],
     progress: Callable[[int, int], None],
     *,
     precision: str = "float32",
 ) -> Fitted:
-    """Train the head, then the head with the last layers of the backbone; or go on where `folder` says it was.
+    """Train the head, then the head with the last layers of the backbone; or go on where `checkpoints` say it was.
 
     Args:
         dataset: the set.
         part: the backbone, cut; its tail is trained in place.
         activations: of the set's images.
         settings: as given.
-        folder: for TensorBoard's logs, and for the checkpoints.
+        checkpoints: the folder for them.
+        logs: the folder for TensorBoard's.
         show: called with each epoch's row of the history.
         progress: called with (batches done, batches that both phases have at most).
         precision: in which the last layers' convolutions compute while they are trained: float32 or bfloat16.
@@ -127,16 +132,18 @@ def fit(
     """
     head = make_head(len(dataset.classes), settings.seed)
     pooled = keras.Input(activations.train.features.pooled.arrays[0].shape[1:])
-    trainer = _Trainer(dataset, activations, settings, folder, show, progress)
+    trainer = _Trainer(dataset, activations, settings, checkpoints, logs, show, progress)
     trainer.run("frozen", keras.Model(pooled, head(pooled)), settings.epochs, settings.learning_rate)
     found = {"frozen": probabilities(activations.held_out, "frozen", part.tail, head)}
+    heads = {"frozen": head.get_weights()}
     if activations.train.features.cut_activations is not None:
         part.tail.trainable = True
         set_precision(part, precision)
         trainer.run("fine-tuned", Tail(part, head), settings.fine_tune_epochs, settings.fine_tune_learning_rate)
         set_precision(part, "float32")
         found["fine-tuned"] = probabilities(activations.held_out, "fine-tuned", part.tail, head)
-    return Fitted(head, trainer.history, found)
+        heads["fine-tuned"] = head.get_weights()
+    return Fitted(part, head, heads, trainer.history, found)
 
 
 class _Trainer:
@@ -147,14 +154,15 @@ class _Trainer:
         dataset: Dataset,
         activations: Activations,
         settings: Settings,
-        folder: Path,
+        checkpoints: Path,
+        logs: Path,
         show: Callable[[dict[str, Any]], None],
         progress: Callable[[int, int], None],
     ) -> None:
         self.train, self.val = activations.train, activations.val
         self.binary = len(dataset.classes) == 2
-        self.settings, self.folder, self.show, self.progress = settings, folder, show, progress
-        self.board = keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)
+        self.settings, self.checkpoints, self.show, self.progress = settings, checkpoints, show, progress
+        self.board = keras.callbacks.TensorBoard(str(logs), write_graph=False)
         self.history: list[dict[str, Any]] = []
 
     def run(self, phase: str, model: keras.Model, epochs: int, rate: float) -> None:
@@ -173,7 +181,7 @@ class _Trainer:
         train, val = self.train, self.val
         before, history = len(self.history), list[dict[str, Any]]()
         stopping = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
-        checkpoint = Checkpoint(self.folder / CHECKPOINTS / f"{phase}.npz", stopping, history, epochs)
+        checkpoint = Checkpoint(self.checkpoints / f"{phase}.npz", stopping, history, epochs)
         for row in history:
             self.show(row)
         done = len(history)

@@ -23,7 +23,7 @@ from train.evaluation.evaluate import Judged, predictions
 from train.evaluation.phase_metrics import to_json
 from train.features.engine import Engine
 from train.features.store import versions
-from train.fitting.fit import CHECKPOINTS, Fitted
+from train.fitting.fit import CHECKPOINTS
 from train.settings import Settings
 
 _WORDS = ("group_name",)  # decide nothing
@@ -70,16 +70,12 @@ def describe(
 
 def begun(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     """The settings of the run in `folder`, finished or killed, if they are these but for the machine's part; else none."""
-
-    def asked(settings: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in settings.items() if name not in (*_MACHINE, *_WORDS)}
-
     for place in (folder.with_name(f".{folder.name}.partial"), folder):
         try:
             kept = json.loads((place / "settings.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue
-        if isinstance(kept, dict) and asked(kept) == asked(described):
+        if _decided(kept, (*_MACHINE, *_WORDS)) == _decided(described, (*_MACHINE, *_WORDS)):
             return kept
     return {}
 
@@ -92,11 +88,16 @@ def is_finished(folder: Path, description: dict[str, Any]) -> bool:
 def _is_of(folder: Path, description: dict[str, Any]) -> bool:
     """Whether `folder` holds a run of just these settings, finished or begun."""
     try:
-        kept: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    decided = ({name: value for name, value in each.items() if name not in _WORDS} for each in (kept, description))
-    return next(decided) == next(decided)
+    return _decided(kept, _WORDS) == _decided(description, _WORDS)
+
+
+def _decided(settings: object, without: tuple[str, ...]) -> dict[str, Any]:
+    """What decides a run; an option that its version didn't have is what it is by default."""
+    known = {**asdict(Settings()), **settings} if isinstance(settings, dict) else {}
+    return {name: value for name, value in known.items() if name not in without}
 
 
 @contextmanager
@@ -182,9 +183,10 @@ def _free(folder: Path, kind: str) -> Path:
     )
 
 
-def write(partial: Path, fitted: Fitted, judged: dict[str, Judged], dataset: Dataset) -> None:
+def write(partial: Path, history: list[dict[str, Any]], judged: dict[str, Judged], dataset: Dataset) -> None:
     """Write history.csv, metrics.json and predictions.csv."""
-    tables.write(partial / "history.csv", pd.DataFrame(fitted.history, columns=list(tables.HISTORY)))
+    columns = [*(name for name in tables.FOLDS if history and name in history[0]), *tables.HISTORY]
+    tables.write(partial / "history.csv", pd.DataFrame(history, columns=columns))
     write_atomically(partial / "metrics.json", _json(to_json({phase: each.metrics for phase, each in judged.items()})))
     tables.write(partial / "predictions.csv", predictions(dataset, judged))
 

@@ -57,7 +57,7 @@ def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]
         ("Data", [line for line in data if line]),
         ("Training", _training(run)),
         ("Decision", [_decision(settings["classes"], run.last)]),
-        ("Calibration", [_calibration(run.last)]),
+        ("Calibration", [_calibration(run)]),
         ("Computed by", [_versions(settings)]),
     ]
 
@@ -65,12 +65,20 @@ def _facts(run: Finished, set_card: dict[str, Any]) -> list[tuple[str, list[str]
 def _training(run: Finished) -> list[str]:
     settings = {"epochs": "?", "fine_tune_epochs": "?", "fine_tune_layers": "?", "batch_size": "?"} | run.settings
     rates = settings.get("learning_rate", "?"), settings.get("fine_tune_learning_rate", "?")
-    done = run.history["phase"].value_counts()
-    lines = [
-        f"Backbone frozen: {done.get('frozen', 0)} of at most {settings['epochs']} epochs, learning rate {rates[0]}"
-    ]
+    divided = run.last.cross_validation
+    members = divided.folds * divided.repeats if divided else 1
+    done = run.history["phase"].value_counts() / members
+    lines = []
+    if divided:
+        lines.append(
+            f"Cross-validation by {run.group_name}: {divided.repeats} x {divided.folds} folds of train and val; the model "
+            f"is the ensemble of the {members} members, by the mean of their logits. Epochs below are the mean of the members'"
+        )
+    lines.append(
+        f"Backbone frozen: {done.get('frozen', 0):.3g} of at most {settings['epochs']} epochs, learning rate {rates[0]}"
+    )
     if "fine-tuned" in run.metrics:
-        epochs = f"{done.get('fine-tuned', 0)} of at most {settings['fine_tune_epochs']} epochs"
+        epochs = f"{done.get('fine-tuned', 0):.3g} of at most {settings['fine_tune_epochs']} epochs"
         lines.append(f"Its last {settings['fine_tune_layers']} layers trained too: {epochs}, learning rate {rates[1]}")
     else:
         lines.append("No fine-tuning")
@@ -115,7 +123,12 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
         f"The intervals say what other {name}s of the same kind would change, and not what another seed of training or "
         "another place would."
     )
-    if not run.last.test:
+    if run.folds:
+        found.append(
+            "Each member's epoch was chosen by the loss on the very images that it then predicted out of fold, which flatters "
+            "those figures a little. The intervals of the folds' mean are none: folds share most of their training images."
+        )
+    elif not run.last.test:
         found.append(
             f"The set has no test images. These numbers are of the validation images, by which {_by_validation(run)}, so "
             "they flatter the model."
@@ -125,10 +138,10 @@ def limits(run: Finished, rows: pd.DataFrame | None) -> list[str]:
             f"Each image counts as its own {name}. If that is not so, the intervals are too narrow, and images of one "
             f"{name} may be in several splits: give the recipe a pattern for your files' names."
         )
-    if validation < 100:
+    if validation < 100 and not run.folds:
         found.append(f"With {validation} validation images, {_by_validation(run)} by little more than chance.")
     augmented = 0 if rows is None else int(((rows["split"] == "val") & (rows["variant"] > 0)).sum())
-    if augmented:
+    if augmented and not run.folds:
         found.append(
             f"{augmented:,} of the {validation:,} validation images are augmented, so {_by_validation(run)} by images that "
             "differ from the test images as the train images do."
@@ -209,14 +222,15 @@ def _decision(classes: list[str], last: PhaseMetrics) -> str:
     )
 
 
-def _calibration(last: PhaseMetrics) -> str:
+def _calibration(run: Finished) -> str:
+    last, on = run.last, "out-of-fold predictions" if run.folds else "validation"
     scaled = last.calibration
     if not scaled:
         return "The probabilities are as the model gives them"
     before = scaled.test_before or scaled.val_before
     unclear = f" ({scaled.reason})" if scaled.reason else ""
     return (
-        f"The probabilities are scaled by a temperature of {scaled.temperature:.3f}, fitted on validation{unclear}. Before it, "
+        f"The probabilities are scaled by a temperature of {scaled.temperature:.3f}, fitted on {on}{unclear}. Before it, "
         f"on {last.split}, the Brier score was {before.brier.value:.3f} and the calibration error {before.ece.value:.3f}"
     )
 

@@ -41,7 +41,7 @@ class RunSection(NamedTuple):
     run: Finished
     lead: str
     split: str
-    summary: list[list[str]]
+    summaries: list[list[list[str]]]  # tables; of a cross-validation out of fold and on test
     confusions: list[Confusion]
     augmentation: tuple[list[str], list[list[str]]]  # sentences, and the cells of a table
     curves: dict[str, curves.Curves]  # by phase
@@ -152,7 +152,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path | None, load_hea
         run,
         _lead(run),
         last.split,
-        _cells(results.summary(run)),
+        [_cells(each) for each in (results.out_of_fold(run), results.summary(run)) if len(each)],
         _confusions(run),
         _augmentation(run),
         drawn,

@@ -10,6 +10,7 @@ import pandas as pd
 from train.evaluation.curves import Band, Curves
 from train.evaluation.results import Finished
 from train.reporting import plots
+from train.tables import FOLDS
 
 _EVERY = 5  # of a band's points in the table
 
@@ -85,21 +86,30 @@ def sizes(runs: list[Finished]) -> list[Shown]:
 
 def _history(run: Finished, drawn: dict[str, str]) -> list[Shown]:
     of = run.history.assign(epoch=run.history["epoch"].astype(int))
+    folds = [name for name in FOLDS if name in of]
+    members = [part for _, part in of.groupby(folds)] if folds else [of]
+    who = f", the mean of {len(members)} members" if folds else ""
     tuned = of.loc[of["phase"] == "fine-tuned", "epoch"]
     begun = f"Fine-tuning starts with epoch {tuned.min()}." if len(tuned) else "There is no fine-tuning."
     found = []
     for name in ("accuracy", "loss"):
         train, val = of[name].astype(float), of[f"val_{name}"].astype(float)
+        ends = [
+            np.mean([float(member[column].iloc[place]) for member in members])
+            for column in (name, f"val_{name}")
+            for place in (0, -1)
+        ]
         alt = (
-            f"{name.capitalize()} over {len(of)} epochs: train from {train.iloc[0]:.3f} to {train.iloc[-1]:.3f}, "
-            f"validation from {val.iloc[0]:.3f} to {val.iloc[-1]:.3f}. {begun}"
+            f"{name.capitalize()} over {len(of) // len(members)} epochs{who}: train from {ends[0]:.3f} to {ends[1]:.3f}, "
+            f"validation from {ends[2]:.3f} to {ends[3]:.3f}. {begun}"
         )
         rows = [
-            [str(epoch), phase, f"{one:.4f}", f"{two:.4f}"]
-            for epoch, phase, one, two in zip(of["epoch"], of["phase"], train, val, strict=True)
+            [*map(str, which), f"{one:.4f}", f"{two:.4f}"]
+            for *which, one, two in zip(*(of[column] for column in (*folds, "epoch", "phase")), train, val, strict=True)
         ]
         title = f"{name.capitalize()} in training"
-        found.append(Shown(title, drawn[name], alt, [["epoch", "phase", f"train {name}", f"validation {name}"], *rows]))
+        head = [*folds, "epoch", "phase", f"train {name}", f"validation {name}"]
+        found.append(Shown(title, drawn[name], alt, [head, *rows]))
     return found
 
 

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from train.evaluation import curves as bands
 from train.evaluation.curves import Band, Curves, Ranking, Reliability
 from train.evaluation.results import Finished
+from train.tables import FOLDS
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -77,11 +78,19 @@ def history(of: pd.DataFrame, name: str) -> Figure:
 
 
 def draw_history(axis: Axes, of: pd.DataFrame, name: str) -> None:
-    """Draw `name` over the epochs of both phases, with the start of fine-tuning marked."""
-    axis.plot(of["epoch"], of[name], color=_COLOURS[0], marker="o", markersize=3, label="train")
-    axis.plot(
-        of["epoch"], of[f"val_{name}"], color=_COLOURS[1], marker="s", markersize=3, linestyle="--", label="validation"
+    """Draw `name` over the epochs of both phases, with the start of fine-tuning marked.
+
+    Of a cross-validation there is a pair of thin lines a member, and the first start.
+    """
+    members = [part for _, part in of.groupby(list(FOLDS))] if "fold" in of else [of]
+    style: dict[str, Any] = (
+        {"markersize": 3} if len(members) == 1 else {"markersize": 0, "linewidth": 0.8, "alpha": 0.6}
     )
+    for number, each in enumerate(members):
+        train, val = ("train", "validation") if number == 0 else (None, None)
+        axis.plot(each["epoch"], each[name], color=_COLOURS[0], marker="o", label=train, **style)
+        val_values = each[f"val_{name}"]
+        axis.plot(each["epoch"], val_values, color=_COLOURS[1], marker="s", linestyle="--", label=val, **style)
     tuned = of.loc[of["phase"] == "fine-tuned", "epoch"]
     if len(tuned):
         axis.axvline(tuned.min() - 0.5, color="gray", linestyle=":", label="start of fine-tuning")

@@ -16,7 +16,7 @@ def verdict(runs: list[Finished], found: pd.DataFrame | None) -> list[str]:
         found: their differences on the test images, as `compare.differences` has them; None where there are none.
     """
     if len(runs) == 1:
-        sentences = [_of_one(runs[0])]
+        sentences = [_of_one(runs[0]), *_of_folds(runs[0])]
         phases = list(runs[0].metrics)
         if found is not None and len(phases) == 2:
             first, second = (f"{runs[0].name} {phase}" for phase in phases)
@@ -36,12 +36,28 @@ def _of_one(run: Finished) -> str:
     phase, of_phase = list(run.metrics.items())[-1]
     measured = of_phase.measured
     point, decided = list(measured.decisions.items())[-1]
-    where = {"chosen": "at the threshold chosen on validation", "0.5": "at a threshold of 0.5"}.get(point, "")
+    chosen = "at the threshold chosen on " + ("out-of-fold predictions" if run.folds else "validation")
+    where = {"chosen": chosen, "0.5": "at a threshold of 0.5"}.get(point, "")
     return (
-        f"On {measured.images:,} {'test' if of_phase.test else 'validation'} images of {measured.patients:,} {run.group_name}s the "
+        f"On {measured.images:,} {'test' if of_phase.test else run.val_name} images of {measured.patients:,} {run.group_name}s the "
         f"{phase} model has an AUROC of {measured.auroc} and, {where or 'by the most probable class'}, an accuracy of "
         f"{decided.accuracy}."
     )
+
+
+def _of_folds(run: Finished) -> list[str]:
+    """How a cross-validated model does out of fold, and how much that varies."""
+    last = run.last
+    if not last.cross_validation:
+        return []
+    found = last.cross_validation
+    divided = f"{found.folds} folds" + (f", {found.repeats} times over" if found.repeats > 1 else "")
+    sentence = (
+        f"Cross-validated by {run.group_name} ({divided}): each of {last.val.images:,} images predicted by members that were not "
+        f"trained on its {run.group_name} gives an AUROC of {last.val.auroc}; single folds vary by a standard deviation of "
+        f"{found.figures['auroc'].folds:.3f}."
+    )
+    return [sentence]
 
 
 def _of_pair(found: pd.DataFrame, first: str, second: str, name: str, base: str) -> list[str]:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from train.dataset import Dataset
 from train.evaluation import augmentation, metrics, results
 from train.evaluation.phase_metrics import Estimate, PhaseMetrics
-from train.features.activations import Activations, Share
+from train.features.activations import Activations, Share, of_logits
 from train.features.engine import PLAIN
 from train.features.extract import Features, Kept
 
@@ -41,12 +40,13 @@ def measured(
     features = Features(Kept([pooled], places), None, PLAIN, 0, len(rows))
     split = rows["split"].to_numpy()
     shares = [Share(features, dataset.labels(rows), places[chosen]) for chosen in (split == "train", split == "val")]
-    head = keras.layers.Dense(1 if len(classes) == 2 else len(classes))
-    head.build((None, pooled.shape[1]))
-    kernel = np.zeros(head.kernel.shape, np.float32)
+    kernel = np.zeros((pooled.shape[1], 1 if len(classes) == 2 else len(classes)))
     kernel[: len(weights)] = np.reshape(weights, (-1, 1))
-    head.set_weights([kernel, np.zeros(kernel.shape[1], np.float32)])
-    return augmentation.measure(dataset, Activations(*shares, shares[1]), "frozen", keras.Sequential(), head, 0.5)
+
+    def predict(share: Share) -> NDArray[np.float64]:
+        return of_logits(pooled[share.rows].astype(np.float64) @ kernel)
+
+    return augmentation.measure(dataset, Activations(*shares, shares[1]), predict, 0.5)
 
 
 def pooled_of(rows: pd.DataFrame, mark: float) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.train.plain_keras import plain_keras
 from train import dataset as datasets
 from train.evaluation import evaluate
 from train.features import activations, extract
@@ -37,71 +38,6 @@ def activated(
     )
 
 
-class Whole(keras.Model):
-    """The plain way: preprocess, whole backbone with batch norm keeping its statistics, pool, head."""
-
-    def __init__(self, backbone: keras.Model, head: keras.Layer) -> None:
-        super().__init__()
-        self.scale = keras.layers.Rescaling(1 / 127.5, offset=-1.0)
-        self.backbone, self.pool, self.head = backbone, keras.layers.GlobalAveragePooling2D(), head
-
-    def call(self, image: Any) -> Any:
-        """Raw images to probabilities."""
-        return self.head(self.pool(self.backbone(self.scale(image), training=False)))
-
-
-class Plain(keras.utils.PyDataset):
-    """Batches of images in the order that a run draws: by seed and epoch."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, settings: Settings) -> None:
-        super().__init__()
-        self.images, self.labels, self.rows, self.settings = images, labels, rows, settings
-        self.epoch, self.order = 0, rows
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.settings.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[index * self.settings.batch_size :][: self.settings.batch_size]
-        return self.images[chosen], self.labels[chosen]
-
-    def on_epoch_begin(self) -> None:
-        """Draw the epoch's order."""
-        self.epoch += 1
-        self.order = np.random.default_rng((self.settings.seed, self.epoch)).permutation(self.rows)
-
-
-def plain_keras(dataset: datasets.Dataset, settings: Settings) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
-    """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each."""
-    images = np.concatenate([batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
-    labels = dataset.labels(dataset.rows)
-    split = dataset.rows["split"].to_numpy()
-    backbone = model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
-    whole = Whole(backbone, model.make_head(len(dataset.classes), settings.seed))
-    histories, probabilities = [], []
-    phases = (
-        (0, settings.epochs, settings.learning_rate),
-        (settings.fine_tune_layers, settings.fine_tune_epochs, settings.fine_tune_learning_rate),
-    )
-    for layers, epochs, rate in phases:
-        backbone.trainable = True
-        for index, layer in enumerate(backbone.layers):
-            layer.trainable = index >= len(backbone.layers) - layers
-        loss = "binary_crossentropy" if len(dataset.classes) == 2 else "sparse_categorical_crossentropy"
-        whole.compile(keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"])
-        history = whole.fit(
-            Plain(images, labels, np.flatnonzero(split == "train"), settings),
-            validation_data=(images[split == "val"], labels[split == "val"]),
-            epochs=epochs,
-            shuffle=False,  # Keras would shuffle the batches once more
-            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=fit.PATIENCE, restore_best_weights=True)],
-            verbose=0,
-        )
-        histories.append(history.history)
-        probabilities.append(whole.predict(images, batch_size=settings.batch_size, verbose=0))
-    return histories, probabilities
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: Path, classes: int) -> None:
@@ -116,7 +52,14 @@ def test_training_on_kept_activations_is_plain_keras(image_set: Any, tmp_path: P
     kept = activated(dataset, part, tmp_path / "cache", TENSORFLOW)
     progress: list[tuple[int, int]] = []
     fitted = fit.fit(
-        dataset, part, kept, settings, tmp_path / "run", lambda _: None, lambda *values: progress.append(values)
+        dataset,
+        part,
+        kept,
+        settings,
+        tmp_path / "run",
+        tmp_path / "logs",
+        lambda _: None,
+        lambda *values: progress.append(values),
     )
 
     histories, probabilities = plain_keras(dataset, settings)
@@ -150,7 +93,7 @@ def test_an_image_damaged_in_the_midst_of_training_is_named(image_set: Callable[
     for damage, words in ((lambda: None, "not the image in the manifest"), (path.unlink, "No such file or directory")):
         damage()
         with pytest.raises(datasets.DatasetError) as values:
-            fit.fit(dataset, part, kept, settings, tmp_path, lambda _: None, lambda *_: None)
+            fit.fit(dataset, part, kept, settings, tmp_path, tmp_path / "logs", lambda _: None, lambda *_: None)
         assert str(values.value).startswith(f"{path}: {words}; ")
 
 
@@ -171,7 +114,7 @@ def test_what_is_measured_is_what_is_saved(
     part = model.cut(backbone, settings.fine_tune_layers)
     untrained = [weight.copy() for weight in backbone.get_weights()]
     kept = activated(dataset, part, tmp_path / "cache", engine)
-    fitted = fit.fit(dataset, part, kept, settings, tmp_path, lambda _: None, lambda *_: None)
+    fitted = fit.fit(dataset, part, kept, settings, tmp_path, tmp_path / "logs", lambda _: None, lambda *_: None)
     images = np.concatenate(
         [batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows[dataset.is_held_out]), (224, 224), 32)]
     )
@@ -184,7 +127,9 @@ def test_what_is_measured_is_what_is_saved(
     short = Settings(epochs=2, fine_tune_epochs=0, learning_rate=1e-2)
     backbone.set_weights(untrained)
     frozen_only = activated(dataset, part, tmp_path / "cache", engine, with_tail=False)
-    alone = fit.fit(dataset, part, frozen_only, short, tmp_path / "frozen", lambda _: None, lambda *_: None)
+    alone = fit.fit(
+        dataset, part, frozen_only, short, tmp_path / "frozen", tmp_path / "logs", lambda _: None, lambda *_: None
+    )
     np.testing.assert_allclose(fitted.probabilities["frozen"], alone.probabilities["frozen"], atol=1e-5, rtol=0)
     model.inference_model(backbone, alone.head).save(path)
     saved = predictor.of_each_class(keras.saving.load_model(path).predict(images, verbose=0))
@@ -202,7 +147,7 @@ def test_where_activations_are_not_kept_the_saved_model_is_measured_too(
     part = model.cut(backbone, settings.fine_tune_layers)
     kept = activated(dataset, part, tmp_path / "cache", Engine("tensorflow", precision), limit=100_000)
     assert isinstance(kept.held_out.features.cut_activations, extract.Computed)
-    fitted = fit.fit(dataset, part, kept, settings, tmp_path, lambda _: None, lambda *_: None)
+    fitted = fit.fit(dataset, part, kept, settings, tmp_path, tmp_path / "logs", lambda _: None, lambda *_: None)
     (images,) = datasets.images(dataset.paths(dataset.rows[dataset.is_held_out]), dataset.size, 32)
     saved = predictor.of_each_class(model.inference_model(backbone, fitted.head)(images).numpy())
     np.testing.assert_allclose(fitted.probabilities["fine-tuned"], saved, atol=1e-5, rtol=0)
