@@ -29,8 +29,8 @@ NAME = "$$(basename "$${RECIPE%.y*ml}")"
 BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
 FIT = $(PY) -m train fit $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} $(TUNING) \
 	$${EPOCHS:+--epochs "$$EPOCHS" --fine-tune-epochs "$$EPOCHS"}
-# Two tests at a time: most of the builder's start programs, and wait for them.
-TWO = $(PY) -m pytest -n 2 --dist worksteal
+# Two tests at a time: most start programs and wait for them, or trace networks, which one core does.
+TWO = TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2 runs/even
 
 .DEFAULT_GOAL := help
@@ -62,10 +62,7 @@ study: source  ## Build the study's three sets and an even one, train on each, a
 test: lint  ## Lint, check formats and types, and run all tests
 	@failed=0; $(TWO) --ignore tests/train -m "not slow" || failed=1; \
 	$(PY) -m pytest --ignore tests/train -m slow || failed=1; \
-	for part in "tests/train/evaluation tests/train/features" \
-		"tests/train --ignore tests/train/evaluation --ignore tests/train/features"; do \
-		$(PY) -m pytest $$part || failed=1; \
-	done; exit $$failed  # processes of their own: TensorFlow stays in memory
+	$(TWO) tests/train || failed=1; exit $$failed  # a process of its own: TensorFlow stays in memory
 
 quick: $(VENV)/ready-dev  ## Run the tests that take seconds
 	@$(TWO) -m "not slow"
