@@ -12,6 +12,7 @@ from train.settings import DEMO, Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from train.data_checks.shift import Shift
     from train.dataset import Dataset
     from train.evaluation.results import Finished
     from train.features.activations import Activations
@@ -112,6 +113,8 @@ def fit(
                         show,
                         precision=chosen.fine_tune_precision,
                     )
+                with progress("comparing test with train", "files") as show:
+                    _compare_data(dataset, part, weights, cache, chosen.engine, base, unfinished, show)
                 network = backbone if fitted.part is part else model.joined(fitted.part, f"{backbone.name}_ensemble")
                 model.inference_model(network, fitted.head).save(unfinished / "model.keras")
                 _draw(dataset, base, unfinished)
@@ -137,6 +140,27 @@ def compare(runs: Sequence[Place]) -> "pd.DataFrame":
     finished = [results.read(run) for run in results.distinct(map(Path, runs))]
     with progress("comparisons", "pairs") as show:
         return stage.differences(finished, show)
+
+
+def shift(run: Place) -> "Shift":
+    """Whether the test images of a run's set are like its train images, and what else than the content gives the class.
+
+    Args:
+        run: the folder of a finished run.
+
+    Returns:
+        What `fit` measured; `train.data_checks.shift_summary.summary` puts it into words.
+
+    Raises:
+        UserError: the folder holds no finished run, or one of an older version that measured none.
+    """
+    from train.data_checks import shift as stage
+    from train.evaluation.results import ResultsError
+
+    found = stage.read(Path(run))
+    if found is None:
+        raise ResultsError(f"{run} holds no finished run that measured shift; run `python -m train fit` again")
+    return found
 
 
 def report(runs: Sequence[Place], out: Place | None = None, *, root: Place | None = None) -> Path:
@@ -228,6 +252,31 @@ def _activations(
         kept = activations.of_shares(dataset, engine, make, show)
     _print_kept(kept, cache)
     return kept
+
+
+def _compare_data(
+    dataset: "Dataset",
+    part: "Cut",
+    weights: str,
+    cache: Path,
+    engine: "Engine",
+    base: Path,
+    folder: Path,
+    show: "Progress",
+) -> None:
+    """Measure shift and shortcuts, all in float32: what is computed in another arithmetic differs by that."""
+    import numpy as np
+
+    from train.data_checks import shift
+    from train.features import extract
+
+    def pooled_of(some: "Dataset") -> Any:
+        precise = engine._replace(precision="float32")
+        found = extract.features(some, part, weights, cache, precise, lambda *_: None, with_tail=False)
+        (pooled,) = found.pooled.take(np.arange(len(some.rows)))
+        return pooled
+
+    shift.write(folder, shift.measure(dataset, pooled_of, base / str(dataset.card.get("source", "")), show))
 
 
 def _expect_possible(settings: Settings, dataset: "Dataset", manifest: Path) -> None:

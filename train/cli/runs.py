@@ -1,6 +1,7 @@
-"""The commands that look at finished runs: compare, report."""
+"""The commands that look at finished runs: compare, report, shift."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -55,3 +56,29 @@ def report(runs: tuple[Path, ...], out: Path | None, root: Path | None, **_: boo
     """
     with one_line_errors(RESUME):
         say(f"Report: {train.report(runs, out, root=root)}")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@as_json
+def shift(run: Path, **_: bool) -> None:
+    """Say whether RUN's test images are like its train images, and what else than the content gives the class away.
+
+    It was measured when RUN was trained, and is in its report, too, with the test images least like train.
+
+    \b
+    Example:
+      python -m train shift runs/augment1
+    """
+    with one_line_errors(RESUME):
+        from train.data_checks import shift_summary
+        from train.evaluation import results
+
+        finished, found = results.read(run), train.shift(run)
+        print_json(asdict(found))
+        for part in shift_summary.summary(found, finished.settings):
+            say(f"\n{part.title}\n")
+            for sentence in part.sentences:
+                say(sentence)
+            if len(part.table):
+                say(f"\n{table(part.table)}")

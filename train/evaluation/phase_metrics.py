@@ -120,7 +120,7 @@ class Means:
 
 @dataclass(frozen=True)
 class OfAugmentation:
-    """How the augmented images of a class differ from its originals; `train.evaluation.augmentation` has the terms."""
+    """How the augmented images of a class differ from its originals; `train.data_checks.augmentation` has the terms."""
 
     originals: int
     augmented: int

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from train import tables
+from train.data_checks import augmentation
 from train.dataset import Dataset
-from train.evaluation import augmentation
 from train.evaluation.evaluate import Judged, judge
 from train.evaluation.metrics import Floats
 from train.evaluation.spread import spread

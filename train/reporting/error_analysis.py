@@ -209,6 +209,12 @@ def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
     return mixed
 
 
+def image(path: Path, sha256: str) -> str | None:
+    """An image file as a data URL; None if it can't be read, or is not the one of the checksum."""
+    pixels = _pixels(path, sha256)
+    return None if pixels is None else jpeg(pixels)
+
+
 def jpeg(image: Pixels, largest: int = _LARGEST, quality: int = 82) -> str:
     """An image as a data URL, no larger than need be. Nothing else of its file gets into the page."""
     small = Image.fromarray(image)

@@ -15,7 +15,7 @@ from common.images.pixels import UnreadableImage, decode
 from manifests import contract
 from train.evaluation import compare, curves, results
 from train.evaluation.results import Finished, ResultsError
-from train.reporting import error_analysis, forest_plot, model_card, page_figures, plots, verdict
+from train.reporting import error_analysis, forest_plot, model_card, page_figures, plots, shift_section, verdict
 from train.settings import DEMO
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,6 +44,7 @@ class RunSection(NamedTuple):
     summaries: list[list[list[str]]]  # tables; of a cross-validation out of fold and on test
     confusions: list[Confusion]
     augmentation: tuple[list[str], list[list[str]]]  # sentences, and the cells of a table
+    shift: shift_section.Section | None
     curves: dict[str, curves.Curves]  # by phase
     figures: list[page_figures.Shown]
     seen: list[error_analysis.Seen]
@@ -155,6 +156,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path | None, load_hea
         [_cells(each) for each in (results.out_of_fold(run), results.summary(run)) if len(each)],
         _confusions(run),
         _augmentation(run),
+        shift_section.section(folder, run, rows, root),
         drawn,
         page_figures.of_run(run, drawn),
         seen,

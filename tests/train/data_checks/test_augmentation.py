@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from train.data_checks import augmentation, probe
 from train.dataset import Dataset
-from train.evaluation import augmentation, metrics, results
+from train.evaluation import metrics, results
 from train.evaluation.phase_metrics import Estimate, PhaseMetrics
 from train.features.activations import Activations, Share, of_logits
 from train.features.engine import PLAIN
@@ -128,7 +129,7 @@ def test_many_images_are_sampled_by_checksum() -> None:
     rows = images(600)
     found = measured(rows, pooled_of(rows, 1.0), [1.0])
     assert found is not None
-    assert {of_class.originals for of_class in found.classes.values()} == {augmentation.MOST}
+    assert {of_class.originals for of_class in found.classes.values()} == {probe.MOST}
     order = np.random.default_rng(3).permutation(len(rows))
     shuffled = measured(rows.iloc[order].reset_index(drop=True), pooled_of(rows, 1.0)[order], [1.0])
     assert shuffled is not None

@@ -8,22 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from train.data_checks import probe
 from train.dataset import Dataset
-from train.evaluation.intervals import bootstrap, interval
-from train.evaluation.metrics import Floats, Ranked, decisions
-from train.evaluation.phase_metrics import Augmentation, Estimate, Means, OfAugmentation
+from train.evaluation.metrics import Floats, decisions
+from train.evaluation.phase_metrics import Augmentation, Means, OfAugmentation
 from train.features.activations import Activations, Share
-
-MOST = 500  # images of either kind and of a class that are compared: more would hardly narrow the intervals
-_LEAST = 20  # images of either kind, without which nothing is said
-_FOLDS = 5
 
 
 def measure(
@@ -51,7 +42,7 @@ def measure(
     if split is None:
         return None
     rows = dataset.of(split).reset_index(drop=True)
-    chosen = _sample(rows)
+    chosen = probe.sample(rows.assign(augmented=rows["variant"] > 0), ["label", "augmented"])
     rows, share = rows.iloc[chosen], share._replace(rows=share.rows[chosen])
     predicted = predict(share)
     (pooled,) = share.features.pooled.take(share.rows)
@@ -76,13 +67,6 @@ def _compared(dataset: Dataset, activations: Activations) -> tuple[str | None, S
     return None, activations.train
 
 
-def _sample(rows: pd.DataFrame) -> NDArray[np.int64]:
-    """The places of up to MOST originals and augmented images of each class, picked by checksum."""
-    picked = rows.assign(augmented=rows["variant"] > 0).sort_values("sha256", kind="stable")
-    rank = picked.groupby(["label", "augmented"]).cumcount().sort_index()
-    return np.flatnonzero(rank < MOST)
-
-
 def _of_class(
     augmented: NDArray[np.bool_],
     groups: NDArray[Any],
@@ -92,29 +76,12 @@ def _of_class(
     group_name: str,
 ) -> OfAugmentation:
     """What `measure` says of a class."""
-    kinds = {"original": ~augmented, "augmented": augmented}
-    counts = {name: int(kind.sum()) for name, kind in kinds.items()}
-    images = (counts["original"], counts["augmented"], len(set(groups)))
-    of_either = {name: len(set(groups[kind])) for name, kind in kinds.items()}
-    if min(counts.values()) < _LEAST or min(of_either.values()) < _FOLDS:
-        few = min(counts, key=lambda name: counts[name])
-        reason = f"{counts[few]} {few} images of {of_either[few]} {group_name}s are too few"
-        undefined = Estimate(None, None, None, reason)
+    images = (int((~augmented).sum()), int(augmented.sum()), len(set(groups)))
+    undefined = probe.too_few(augmented, groups, ("original", "augmented"), group_name)
+    if undefined:
         return OfAugmentation(*images, undefined, undefined)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    folds = StratifiedGroupKFold(_FOLDS)
-    scored = cross_val_predict(probe, pooled, augmented, groups=groups, cv=folds, method="decision_function")
     means = (
         Means(*(round(float(values[kind].mean()), 6) for kind in (~augmented, augmented))) for values in (scores, right)
     )
-    return OfAugmentation(*images, _auroc(augmented, scored, groups), _auroc(augmented, scores, groups), *means)
-
-
-def _auroc(augmented: NDArray[np.bool_], scores: Floats, groups: NDArray[Any]) -> Estimate:
-    """With its 95 % interval by resampling the patients."""
-    names, patients = np.unique(groups, return_inverse=True)
-    ranking = Ranked(augmented, scores)
-    value = float(ranking.areas(np.ones(len(scores)))[0])
-    drawn = bootstrap(lambda weights: {"auroc": ranking.areas(weights)[0]}, patients)["auroc"]
-    low, high = interval(value, drawn, len(names))
-    return Estimate.of(value, low, high, "")
+    seen = probe.scores(pooled, augmented, groups)
+    return OfAugmentation(*images, probe.auroc(augmented, seen, groups), probe.auroc(augmented, scores, groups), *means)

@@ -1,0 +1,74 @@
+"""How well two kinds of images can be told apart: an AUROC with its interval over the patients."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from train.evaluation.intervals import bootstrap, interval
+from train.evaluation.metrics import Floats, Ranked
+from train.evaluation.phase_metrics import Estimate
+
+MOST = 500  # images of either kind and of a class that are compared: more would hardly narrow the intervals
+_LEAST = 20  # images of either kind, without which nothing is said
+_FOLDS = 5
+# Of the inverse penalty: 2,048 outputs of a network need a strong one, a few statistics hardly any.
+WIDE, NARROW = 0.01, 1.0
+
+
+def sample(rows: pd.DataFrame, by: list[str]) -> NDArray[np.int64]:
+    """The places of up to MOST rows of each kind, picked by checksum.
+
+    Args:
+        rows: with a column `sha256`.
+        by: the columns that make a kind.
+    """
+    picked = rows.reset_index(drop=True).sort_values("sha256", kind="stable")
+    rank = picked.groupby(by).cumcount().sort_index()
+    return np.flatnonzero(rank < MOST)
+
+
+def too_few(kind: NDArray[np.bool_], groups: NDArray[Any], names: tuple[str, str], group_name: str) -> Estimate | None:
+    """The figure that isn't defined, with the reason, where there are too few images or patients; else None.
+
+    Args:
+        kind: (images,) which of the two kinds each is.
+        groups: (images,) whom each shows.
+        names: of the kinds, that of False first.
+        group_name: what a reason calls a group.
+    """
+    sides = [(int((kind == side).sum()), len(set(groups[kind == side])), name) for side, name in enumerate(names)]
+    if min(side[0] for side in sides) >= _LEAST and min(side[1] for side in sides) >= _FOLDS:
+        return None
+    images, patients, name = min(sides)
+    return Estimate(None, None, None, f"{images} {name} images of {patients} {group_name}s are too few")
+
+
+def scores(features: Floats, kind: NDArray[np.bool_], groups: NDArray[Any], penalty: float = WIDE) -> Floats:
+    """What logistic regression says of images of patients that it wasn't fitted to: (images,) log odds.
+
+    Args:
+        features: (images, features).
+        kind: (images,) which of the two kinds each is.
+        groups: (images,) whom each shows.
+        penalty: scikit-learn's C.
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=1000))
+    folds = StratifiedGroupKFold(_FOLDS)
+    found: Floats = cross_val_predict(model, features, kind, groups=groups, cv=folds, method="decision_function")
+    return found
+
+
+def auroc(kind: NDArray[np.bool_], values: Floats, groups: NDArray[Any]) -> Estimate:
+    """Of values for telling the kinds apart, above 0.5 where those of True are higher; the interval resamples patients."""
+    names, patients = np.unique(groups.astype(str), return_inverse=True)
+    ranking = Ranked(kind, values)
+    value = float(ranking.areas(np.ones(len(values)))[0])
+    drawn = bootstrap(lambda weights: {"auroc": ranking.areas(weights)[0]}, patients)["auroc"]
+    low, high = interval(value, drawn, len(names))
+    return Estimate.of(value, low, high, "")

@@ -1,0 +1,250 @@
+"""Dataset shift and shortcuts: whether test is like train, and what gives the class away without showing it.
+
+Shift: images of one class, of train (and val) against test. Shortcuts (Geirhos et al. 2020, Shortcut Learning in Deep
+Neural Networks): the class from single statistics of the source files and of the set's images, and whether a network can
+still see in the set's images what only the files had, their aspect ratio say.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import cattrs
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from manifests.contract import write_atomically
+from train import checksums
+from train.data_checks import probe
+from train.data_checks.image_statistics import OF_FILE, OF_PIXELS, STATISTICS, of_files
+from train.dataset import Dataset
+from train.evaluation.metrics import Floats
+from train.evaluation.phase_metrics import Estimate
+from train.evaluation.results import ResultsError
+
+NAME = "shift.json"
+UNLIKE = 6  # test images of a class that are shown
+_READ = 0.9  # of the source files, so that something is said of them
+_OF_IMAGES = ("bits per pixel", *OF_PIXELS)  # the set's images all have one size
+
+Progress = Callable[[int, int], None]
+PooledOf = Callable[[Dataset], Floats]
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """A test image, and the probability that a probe gives it of being of test."""
+
+    path: str
+    sha256: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """The shift of a class: AUROCs for telling test images from train images, and the test images most unlike train.
+
+    `network` is of logistic regression on the frozen backbone's pooled output, `statistics` of one on all statistics, each
+    on patients that it wasn't fitted to; `single` of each statistic, above 0.5 where test images have the higher one.
+    """
+
+    train: int
+    test: int
+    network: Estimate
+    statistics: Estimate
+    single: dict[str, Estimate] = field(default_factory=dict)
+    unlike: list[Unlike] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """All that is measured of a set.
+
+    `files` says whose statistics are told: "source" files, or the set's "image" files where sources are not at hand for
+    the `reason`. `classes` is empty without test images. `shortcuts` are AUROCs of single statistics for each class
+    against the others (of two classes for the positive one), of source files and of the set's images; `traces`, by class
+    and statistic, for telling sources above the median of their class from those below by the network's output;
+    `augmented`, by class and statistic, for telling augmented images of train from originals.
+    """
+
+    files: str
+    reason: str
+    classes: dict[str, OfClass]
+    shortcuts: dict[str, dict[str, dict[str, Estimate]]]
+    traces: dict[str, dict[str, Estimate]]
+    augmented: dict[str, dict[str, Estimate]]
+
+
+class _Images(NamedTuple):
+    """Unaugmented images: `rows` of the set, pooled activations, and statistics of the source files and of the images."""
+
+    rows: pd.DataFrame
+    pooled: Floats
+    source: pd.DataFrame
+    image: pd.DataFrame
+
+    def where(self, chosen: NDArray[np.bool_]) -> "_Images":
+        return _Images(*(each[chosen] for each in self))
+
+
+def measure(dataset: Dataset, pooled_of: PooledOf, source: Path, progress: Progress) -> Shift:
+    """Measure a set.
+
+    Up to `probe.MOST` unaugmented images of each class of train (of val first, then of train) and of test are compared.
+
+    Args:
+        dataset: the set.
+        pooled_of: gives the backbone's pooled output, float (images, features), of a set's images, all in one arithmetic.
+        source: the folder that the sources lie in; it need not be there.
+        progress: called with (image files read, image files there are).
+    """
+    rows = dataset.rows.assign(is_test=dataset.rows["split"] == "test")
+    originals = rows[rows["variant"] == 0].sort_values("split", key=lambda split: split == "train", kind="stable")
+    originals = originals.reset_index(drop=True)
+    originals = originals.iloc[_chosen(originals)].reset_index(drop=True)
+    augmented = rows[(rows["variant"] > 0) & (rows["split"] == "train")].reset_index(drop=True)
+    augmented = augmented.iloc[probe.sample(augmented, ["label"])].reset_index(drop=True)
+    in_all = 2 * len(originals) + len(augmented)
+
+    def read(paths: list[Path], checksums: "pd.Series[str]", before: int) -> pd.DataFrame:
+        return of_files(paths, checksums.tolist(), lambda done, _: progress(before + done, in_all))
+
+    images = _Images(
+        originals,
+        pooled_of(dataset._replace(rows=originals.drop(columns="is_test"))),
+        read([source / name for name in originals["source"]], originals["source_sha256"], 0),
+        read(dataset.paths(originals), originals["sha256"], len(originals)),
+    )
+    of_augmented = read(dataset.paths(augmented), augmented["sha256"], 2 * len(originals))
+    images, files, reason = _readable(images, source)
+    train = images.where(~images.rows["is_test"].to_numpy())
+    return Shift(
+        files,
+        reason,
+        _shift(dataset, images, files),
+        {kind: _shortcuts(dataset, train, kind) for kind in dict.fromkeys((files, "image"))},
+        _traces(dataset, train) if files == "source" else {},
+        _augmented(dataset, train, augmented, of_augmented),
+    )
+
+
+def _chosen(originals: pd.DataFrame) -> NDArray[np.int64]:
+    """Of each class and side up to MOST; of train, those of val come first, whose activations are the exact ones."""
+    rank = originals["split"].map({"val": "0", "test": "0", "train": "1"}) + originals["sha256"]
+    return probe.sample(originals.assign(sha256=rank), ["label", "is_test"])
+
+
+def _readable(images: _Images, source: Path) -> tuple[_Images, str, str]:
+    """The images of which all is known, whose files' statistics are told, and why not the sources'."""
+    known = images.source.notna().all(axis=1).to_numpy()
+    whole = images.image.notna().all(axis=1).to_numpy()
+    if known.mean() >= _READ:
+        return images.where(known & whole), "source", ""
+    reason = f"{known.sum():,} of {len(known):,} source files can be read in {source}"
+    return images.where(whole), "image", reason
+
+
+def _shift(dataset: Dataset, images: _Images, files: str) -> dict[str, OfClass]:
+    if not images.rows["is_test"].any():
+        return {}
+    found = {}
+    for label in dataset.classes:
+        of = images.where((images.rows["label"] == label).to_numpy())
+        is_test, groups = of.rows["is_test"].to_numpy(), of.rows["group"].to_numpy()
+        counts = int((~is_test).sum()), int(is_test.sum())
+        lacking = probe.too_few(is_test, groups, ("train", "test"), dataset.group_name)
+        if lacking:
+            found[label] = OfClass(*counts, lacking, lacking)
+            continue
+        statistics = of.source if files == "source" else of.image[list(_OF_IMAGES)]
+        by_network = probe.scores(of.pooled, is_test, groups)
+        by_statistics = probe.scores(statistics.to_numpy(), is_test, groups, probe.NARROW)
+        found[label] = OfClass(
+            *counts,
+            probe.auroc(is_test, by_network, groups),
+            probe.auroc(is_test, by_statistics, groups),
+            {name: probe.auroc(is_test, statistics[name].to_numpy(), groups) for name in statistics},
+            _unlike(of.rows, by_network),
+        )
+    return found
+
+
+def _unlike(rows: pd.DataFrame, scores: Floats) -> list[Unlike]:
+    odds = rows.assign(odds=scores)
+    most = odds[odds["is_test"]].sort_values(["odds", "path"], ascending=[False, True])[:UNLIKE]
+    return [
+        Unlike(path, sha256, round(float(1 / (1 + np.exp(-value))), 6))
+        for path, sha256, value in zip(most["path"], most["sha256"], most["odds"], strict=True)
+    ]
+
+
+def _shortcuts(dataset: Dataset, train: _Images, kind: str) -> dict[str, dict[str, Estimate]]:
+    """By class and statistic: the AUROC for that class against the others."""
+    names, statistics = (STATISTICS, train.source) if kind == "source" else (_OF_IMAGES, train.image)
+    labels, groups = train.rows["label"].to_numpy(), train.rows["group"].to_numpy()
+    found = {}
+    for label in dataset.classes if dataset.positive is None else (dataset.positive,):
+        is_class = labels == label
+        if is_class.any() and not is_class.all():
+            found[label] = {name: probe.auroc(is_class, statistics[name].to_numpy(), groups) for name in names}
+    return found
+
+
+def _traces(dataset: Dataset, train: _Images) -> dict[str, dict[str, Estimate]]:
+    """What of the source files alone a network can see in the set's images, by class and statistic."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for label in dataset.classes:
+        of = train.where((train.rows["label"] == label).to_numpy())
+        groups = of.rows["group"].to_numpy()
+        for name in OF_FILE:
+            values = of.source[name].to_numpy()
+            above = values > np.median(values)
+            if probe.too_few(above, groups, ("low", "high"), dataset.group_name) is None:
+                seen = probe.scores(of.pooled, above, groups)
+                found.setdefault(label, {})[name] = probe.auroc(above, seen, groups)
+    return found
+
+
+def _augmented(
+    dataset: Dataset, train: _Images, augmented: pd.DataFrame, statistics: pd.DataFrame
+) -> dict[str, dict[str, Estimate]]:
+    """What single statistics say of which images are augmented, by class."""
+    found: dict[str, dict[str, Estimate]] = {}
+    whole = statistics.notna().all(axis=1).to_numpy()
+    for label in dataset.classes:
+        originals = train.where((train.rows["label"] == label).to_numpy())
+        chosen = (augmented["label"] == label).to_numpy() & whole
+        kind = np.r_[np.zeros(len(originals.rows), bool), np.ones(chosen.sum(), bool)]
+        groups = np.r_[originals.rows["group"].to_numpy(), augmented["group"].to_numpy()[chosen]]
+        if probe.too_few(kind, groups, ("original", "augmented"), dataset.group_name) is None:
+            both = pd.concat([originals.image, statistics[chosen]])
+            found[label] = {name: probe.auroc(kind, both[name].to_numpy(), groups) for name in _OF_IMAGES}
+    return found
+
+
+_CONVERTER = cattrs.Converter(detailed_validation=False)
+
+
+def write(folder: Path, shift: Shift) -> None:
+    """Into the folder of a run that isn't finished yet."""
+    write_atomically(folder / NAME, json.dumps(_CONVERTER.unstructure(shift), indent=2) + "\n")
+
+
+def read(run: Path) -> Shift | None:
+    """That of a finished run; None where there is none, as an older version left it.
+
+    Raises:
+        ResultsError: it is damaged.
+    """
+    try:
+        found: Shift = _CONVERTER.structure(json.loads((run / NAME).read_text(encoding="utf-8")), Shift)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ResultsError(f"{run / NAME} is damaged ({error}); train the run again") from None
+    if checksums.altered(run, NAME):
+        raise ResultsError(f"{run / NAME} is damaged: it is not as `fit` wrote it; train the run again")
+    return found

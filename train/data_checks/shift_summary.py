@@ -1,0 +1,187 @@
+"""What was measured of shift and shortcuts, in sentences for people who never heard of either, and as tables."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from train.data_checks.image_statistics import OF_FILE
+from train.data_checks.shift import Shift
+from train.evaluation.phase_metrics import Estimate
+
+_STRONG = 0.6  # a shortcut's AUROC, or one less this, that its whole interval lies beyond
+
+
+class Part(NamedTuple):
+    """A part of the summary: its title, its sentences, and a table, empty where there is nothing to show."""
+
+    title: str
+    sentences: list[str]
+    table: pd.DataFrame
+
+
+def summary(shift: Shift, settings: Mapping[str, Any]) -> list[Part]:
+    """Shift, shortcuts, and marks of augmentation, each where it was measured.
+
+    Args:
+        shift: as measured.
+        settings: of the run.
+    """
+    parts = [_shift(shift), _shortcuts(shift, settings), _augmented(shift)]
+    return [part for part in parts if part.sentences]
+
+
+def _shift(shift: Shift) -> Part:
+    title = "Is test like train?"
+    if not shift.classes:
+        return Part(title, [], pd.DataFrame())
+    said = [
+        (
+            "Images of train and test are compared within their class: 0.5 means that nothing distinguishes them, 1 that it can "
+            "always be said which is which. `network` is a logistic regression on the output of the frozen backbone, `statistics` "
+            f"one on simple statistics of the {_files(shift)}, each tried on patients that it was not fitted to."
+        )
+    ]
+    differing = []
+    for label, of_class in shift.classes.items():
+        network, statistics = of_class.network, of_class.statistics
+        if (network.low or 0) > 0.5 or (statistics.low or 0) > 0.5:
+            most = max(of_class.single, key=lambda name: _beyond(of_class.single[name]))
+            differing.append(label)
+            said.append(
+                f"{label}: test images differ from train images in more than chance. A network tells them apart at an AUROC of "
+                f"{network}, simple statistics at {statistics}; of single ones {most} differs most "
+                f"({of_class.single[most]}, {_direction(of_class.single[most])} in test)."
+            )
+        elif network.value is None:
+            said.append(f"{label}: not measured, {network.reason}.")
+        else:
+            said.append(
+                f"{label}: no sign that test images differ from train images ({network}; statistics {statistics})."
+            )
+    if differing:
+        said.append(
+            "So test is a sample of something else than train, and validation, which is like train, doesn't predict the figures "
+            "on test. Look at the test images that are least like train, and find out how they were made and chosen. If test is "
+            "what the model will meet, put images of its kind into train; else take a test set that is like what it will meet."
+        )
+    columns = {
+        f"{label}, {of.train:,} train + {of.test:,} test": {"network": of.network, "statistics": of.statistics}
+        | of.single
+        for label, of in shift.classes.items()
+    }
+    return Part(title, said, _table(columns))
+
+
+def _shortcuts(shift: Shift, settings: Mapping[str, Any]) -> Part:
+    title = "What gives the class away?"
+    of_what = {"source": "source files", "image": "images of the set"}
+    columns = {
+        f"{label}, by {of_what[kind]}": found
+        for kind, of_kind in shift.shortcuts.items()
+        for label, found in of_kind.items()
+    }
+    columns |= {f"traces to a network, within {label}": found for label, found in shift.traces.items()}
+    if not columns:
+        return Part(title, [], pd.DataFrame())
+    said = [
+        (
+            "How far a class follows from one number that says nothing of what an image shows: an AUROC, 0.5 means not at all, 0 "
+            "and 1 fully. A network can learn such a shortcut in place of what the class means, and fails where it doesn't hold."
+        )
+    ]
+    if shift.reason:
+        said.append(f"The source files were not measured: {shift.reason}.")
+    for label, name, each in _strong(shift.shortcuts.get("source", {})):
+        gone = _of_trace(shift, name, settings) if name in OF_FILE else ""
+        said.append(
+            f"The {name} of the source file alone gives {label} at {each} ({_direction(each)} in {label}).{gone}"
+        )
+    said += [
+        f"In the set's images the {name} alone gives {label} at {each} ({_direction(each)} in {label})."
+        for label, name, each in _strong(shift.shortcuts.get("image", {}))
+    ]
+    if len(said) > 1 + bool(shift.reason):
+        said.append(
+            "What helps: find out why (another device, ward or program for one class?); collect both classes in the same way; "
+            "test on images of another place (`evaluate`), where the shortcut doesn't hold; `fit: crop` or `pad` in the recipe "
+            "where stretching keeps the shape visible; a transform in the recipe that varies what gives the class away."
+        )
+    else:
+        said.append(f"None of these gives the class beyond {_STRONG}.")
+    return Part(title, said, _table(columns))
+
+
+def _of_trace(shift: Shift, name: str, settings: Mapping[str, Any]) -> str:
+    """Whether what only files have is still to be seen in the set's images."""
+    found = {label: of_class[name] for label, of_class in shift.traces.items() if name in of_class}
+    if not found:
+        return ""
+    size = settings.get("size")
+    shape = f"{size[0]} x {size[1]}" if isinstance(size, list) and len(size) == 2 else "of one size"
+    seen = ", ".join(f"{each} within {label}" for label, each in found.items())
+    held = any((each.low or 0) > _STRONG for each in found.values())
+    verdict = "its trace is still there" if held else "hardly a trace is left"
+    return (
+        f" The set's images are all {shape}, but {verdict}: the network's output tells sources with a high one from those with a "
+        f"low one at {seen}."
+    )
+
+
+def _augmented(shift: Shift) -> Part:
+    title = "What marks augmented images?"
+    if not shift.augmented:
+        return Part(title, [], pd.DataFrame())
+    said = [
+        (
+            "Single statistics of augmented images against originals of the same class, in train: above 0.5, augmented images have "
+            "the higher one. Resampling blurs, moved edges change the border, and a second JPEG compression the bits per pixel."
+        )
+    ]
+    strong = list(_strong(shift.augmented))
+    said += [
+        f"{label}: augmented images are known by their {name}, {each} ({_direction(each)} in augmented images)."
+        for label, name, each in strong
+    ]
+    if strong:
+        said.append(
+            "That is harmless where each class holds the same share of augmented images (`augmented_share: even` in the recipe), "
+            "and gives the class away where it doesn't."
+        )
+    else:
+        said.append(f"None of them tells augmented images from originals beyond {_STRONG}.")
+    return Part(title, said, _table(shift.augmented))
+
+
+def _table(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
+    """A row a statistic, a column a class or the like; `-` where nothing was measured."""
+    names = dict.fromkeys(name for found in columns.values() for name in found)
+    cells = {head: [_short(found.get(name)) for name in names] for head, found in columns.items()}
+    return pd.DataFrame({"AUROC": list(names)} | cells)
+
+
+def _strong(found: Mapping[str, Mapping[str, Estimate]]) -> Iterator[tuple[str, str, Estimate]]:
+    """Class, statistic and AUROC of those that lie beyond what is worth a word, the strongest first."""
+    all_of_it = [(label, name, each) for label, of_class in found.items() for name, each in of_class.items()]
+    for label, name, each in sorted(all_of_it, key=lambda row: -_beyond(row[2])):
+        if _beyond(each) > _STRONG - 0.5:
+            yield label, name, each
+
+
+def _beyond(each: Estimate) -> float:
+    """How far the nearer end of an AUROC's interval is from 0.5; less than 0 where the interval holds 0.5."""
+    if each.low is None or each.high is None:
+        return -1.0
+    return max(each.low - 0.5, 0.5 - each.high)
+
+
+def _direction(each: Estimate) -> str:
+    return "higher" if (each.value or 0) > 0.5 else "lower"
+
+
+def _short(each: Estimate | None) -> str:
+    return "-" if each is None or each.value is None else str(each)
+
+
+def _files(shift: Shift) -> str:
+    return "source files" if shift.files == "source" else "set's images"
