@@ -27,14 +27,15 @@ PY := $(VENV)/bin/python
 export SOURCE RECIPE BACKBONE WEIGHTS BENCH_WEIGHTS SEED WORKERS EPOCHS XRAYS PYTHON
 NAME = "$$(basename "$${RECIPE%.y*ml}")"
 BUILD = $(PY) -m augment build --source "$$SOURCE" $${SEED:+--seed "$$SEED"} $${WORKERS:+--workers "$$WORKERS"}
-FIT = $(PY) -m train fit $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} $(TUNING) \
+OPTIONS = $${BACKBONE:+--backbone "$$BACKBONE"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${SEED:+--seed "$$SEED"} $(TUNING) \
 	$${EPOCHS:+--epochs "$$EPOCHS" --fine-tune-epochs "$$EPOCHS"}
+FIT = $(PY) -m train fit $(OPTIONS)
 # Two tests at a time: most start programs and wait for them, or trace networks, which one core does.
 TWO = TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 STUDY = runs/original runs/original-balanced runs/augment1 runs/augment2 runs/even
 
 .DEFAULT_GOAL := help
-.PHONY: help augment train study test quick bench bench-train lint format lock clean source
+.PHONY: help augment train study ablation test quick bench bench-train lint format lock clean source
 
 help:  ## Say what there is
 	@echo "make TARGET [SOURCE=folder] [RECIPE=name or file] [SEED=n] [WORKERS=n] [WEIGHTS=imagenet, random or file] [EPOCHS=n]"
@@ -58,6 +59,9 @@ study: source  ## Build the study's three sets and an even one, train on each, a
 	done
 	@$(FIT) manifests/original.csv --class-weight balanced --run runs/original-balanced
 	@$(PY) -m train compare $(STUDY) && $(PY) -m train report $(STUDY)
+
+ablation: source  ## Build RECIPE whole and without each of its parts, cross-validate each, and compare
+	@$(PY) benchmarks/ablation.py "$$RECIPE" --source "$$SOURCE" $(OPTIONS)
 
 test: lint  ## Lint, check formats and types, and run all tests
 	@failed=0; $(TWO) --ignore tests/train -m "not slow" || failed=1; \

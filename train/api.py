@@ -121,11 +121,13 @@ def fit(
     return results.read(folder)
 
 
-def compare(runs: Sequence[Place]) -> "pd.DataFrame":
+def compare(runs: Sequence[Place], *, out_of_fold: bool = False, against_first: bool = False) -> "pd.DataFrame":
     """Compare runs on the test images that they share, by pairs and between their phases.
 
     Args:
         runs: folders of finished runs.
+        out_of_fold: compare cross-validated runs by their predictions out of fold instead, and leave test alone.
+        against_first: compare only the last phase of each with that of the first, with intervals that hold together.
 
     Returns:
         A row a comparison: `first`, `second`, `figure`, `difference` (second less first) with its 95 % interval
@@ -139,7 +141,7 @@ def compare(runs: Sequence[Place]) -> "pd.DataFrame":
 
     finished = [results.read(run) for run in results.distinct(map(Path, runs))]
     with progress("comparisons", "pairs") as show:
-        return stage.differences(finished, show)
+        return stage.differences(finished, show, out_of_fold=out_of_fold, against_first=against_first)
 
 
 def shift(run: Place) -> "Shift":

@@ -178,10 +178,7 @@ def fit(
 
     folder = run or root_of(manifest, root) / "runs" / manifest.stem
     print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": to_json(finished.metrics)})
-    if finished.folds:
-        say(table(results.out_of_fold(finished)))
-    if finished.last.test or not finished.folds:
-        say(table(results.summary(finished)))
+    say("\n".join(table(each) for each in results.summaries(finished)))
     name = finished.group_name
     say(f"In brackets: 95 % intervals by 1,000 resamplings of the {name}s. Not measured: {name}s of other places.")
     tables = "out_of_fold.csv, predictions.csv" if finished.folds else "predictions.csv"

@@ -13,24 +13,38 @@ from train.console import RESUME, table
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--out-of-fold",
+    is_flag=True,
+    help="Compare cross-validated runs by their predictions out of fold, on the images that all of them were scored on, and "
+    "leave test unopened: for choosing between recipes and settings.",
+)
+@click.option(
+    "--against-first",
+    is_flag=True,
+    help="Compare only the last phase of each RUN with that of the first; the intervals of all comparisons hold together.",
+)
 @as_json
-def compare(runs: tuple[Path, ...], **_: bool) -> None:
+def compare(runs: tuple[Path, ...], *, out_of_fold: bool, against_first: bool, **_: bool) -> None:
     """Compare RUNs on the test images, frozen and fine-tuned, with intervals and tests, beside the original study.
 
     \b
     Example:
       python -m train compare runs/original runs/augment1 runs/augment2
+      python -m train compare --out-of-fold runs/original-folds runs/augment1-folds
     """
     with one_line_errors(RESUME):
         from train.evaluation import compare as difference
         from train.evaluation import results
 
         finished = [results.read(run) for run in results.distinct(runs)]
-        say(table(results.overview(finished)))
-        found = train.compare(runs)
+        if not out_of_fold:
+            say(table(results.overview(finished)))
+        found = train.compare(runs, out_of_fold=out_of_fold, against_first=against_first)
         print_json(json.loads(found.to_json(orient="records")))
         if len(found):
-            say("\nThe second less the first, on the same test images:")
+            images = "out of fold, on the same images" if out_of_fold else "on the same test images"
+            say(f"\nThe second less the first, {images}:")
             say(table(difference.as_text(found)))
             say(f"{found['p'].notna().sum()} tests. {difference.tests_in_words(finished[0].group_name)}")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from train.evaluation.intervals import bootstrap, interval
+from train.evaluation.intervals import TAIL, bootstrap, interval
 from train.evaluation.metrics import Floats, Labels, ranked
 from train.evaluation.results import Finished, ResultsError
 from train.evaluation.significance import auroc_influence, clustered, holm, mcnemar, permutation
@@ -19,7 +19,7 @@ COLUMNS = ("first", "second", "figure", "difference", "low", "high", "p", "p_hol
 
 
 class Judgement(NamedTuple):
-    """The predictions of one phase of one run for the test images, all in one order."""
+    """The predictions of one phase of one run for the images that are compared, all in one order."""
 
     name: str
     images: pd.DataFrame  # source_sha256, label, group
@@ -27,6 +27,7 @@ class Judgement(NamedTuple):
     probabilities: Floats  # (images, classes)
     right: dict[str, NDArray[np.bool_]]  # by operating point
     group_name: str = "group"
+    split: str = "test"  # what a reason calls the images
 
 
 def tests_in_words(group_name: str) -> str:
@@ -37,8 +38,18 @@ def tests_in_words(group_name: str) -> str:
     )
 
 
-def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> pd.DataFrame:
+def differences(
+    runs: list[Finished],
+    progress: Callable[[int, int], None],
+    *,
+    out_of_fold: bool = False,
+    against_first: bool = False,
+) -> pd.DataFrame:
     """Differences on test, second less first: between all pairs of runs in each phase, and between a run's phases.
+
+    With `out_of_fold` they are of the predictions out of fold of cross-validated runs, on the images that all of them were
+    scored on: sets of one source may show different ones as they are. Test stays unopened. With `against_first` each run's last phase is compared with
+    that of the first run and nothing else, and the intervals of all comparisons hold together (Bonferroni).
 
     Columns: first, second, figure, difference, low, high (its 95 % interval, paired, over patients), p (for accuracies
     by exact permutation of the patients, for AUROCs by Obuchowski's test for clustered data), p_holm (corrected for
@@ -46,18 +57,25 @@ def differences(runs: list[Finished], progress: Callable[[int, int], None]) -> p
     not defined) and words (what may be said). `progress` is called with (pairs done, pairs).
 
     Raises:
-        ResultsError: runs on other test images than the first one's.
+        ResultsError: runs on other test images than the first one's; out of fold, a run that isn't cross-validated, or none
+            in common.
     """
-    judged = [list(_judgements(run, tuple(runs[0].settings["classes"])).items()) for run in runs]
+    order = tuple(runs[0].settings["classes"])
+    shared = _scored_by_all(runs) if out_of_fold else None
+    judged = [list(_judgements(run, order, shared).items()) for run in runs]
     for phases in judged:
         _expect_same_images(judged[0][0][1], phases[0][1])
-    pairs = [(one, two) for phases in judged for (_, one), (_, two) in combinations(phases, 2)]
-    for first, second in combinations(judged, 2):
-        of_second = dict(second)
-        pairs += [(one, of_second[phase]) for phase, one in first if phase in of_second]
+    if against_first:
+        pairs = [(judged[0][-1][1], phases[-1][1]) for phases in judged[1:]]
+    else:
+        pairs = [(one, two) for phases in judged for (_, one), (_, two) in combinations(phases, 2)]
+        for first, second in combinations(judged, 2):
+            of_second = dict(second)
+            pairs += [(one, of_second[phase]) for phase, one in first if phase in of_second]
+    tail = TAIL / max(1, len(pairs)) if against_first else TAIL
     rows: list[dict[str, Any]] = []
     for done, pair in enumerate(pairs, 1):
-        rows += compared(*pair)
+        rows += compared(*pair, tail)
         progress(done, len(pairs))
     found = pd.DataFrame(rows, columns=[*COLUMNS, "reason"])
     found["p_holm"] = holm(found["p"].to_numpy(float))
@@ -82,12 +100,33 @@ def difference_text(row: Any) -> str:
     return f"{row.difference:+.3f}" + ("" if np.isnan(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
 
 
-def _judgements(run: Finished, order: tuple[str, ...]) -> dict[str, Judgement]:
-    """The phases' predictions, by phase; the classes in the given order, if they are the same ones."""
-    of_test = run.predictions[run.predictions["split"] == "test"]
+def _scored_by_all(runs: list[Finished]) -> set[str]:
+    """The checksums of the sources that all runs have predictions out of fold of."""
+    sources = []
+    for run in runs:
+        if not run.folds:
+            raise ResultsError(f"{run.name} is not cross-validated; train it with --folds 5, say, or compare on test")
+        sources.append(set(run.predictions.loc[run.predictions["split"] == "val", "source_sha256"]))
+    shared = set.intersection(*sources)
+    if not shared:
+        raise ResultsError(
+            f"{runs[0].name} and the others have no image in common out of fold; compare runs on sets of one source"
+        )
+    return shared
+
+
+def _judgements(run: Finished, order: tuple[str, ...], shared: set[str] | None) -> dict[str, Judgement]:
+    """The phases' predictions, by phase; the classes in the given order, if they are the same ones.
+
+    They are of test; or, of the predictions out of fold, of the `shared` sources.
+    """
+    split = "test" if shared is None else "val"
+    chosen = run.predictions[run.predictions["split"] == split]
+    if shared is not None:
+        chosen = chosen[chosen["source_sha256"].isin(shared)].drop_duplicates(["phase", "source_sha256", "label"])
     found = {}
     for phase in run.metrics:
-        rows = of_test[of_test["phase"] == phase].sort_values(["source_sha256", "label"], ignore_index=True)
+        rows = chosen[chosen["phase"] == phase].sort_values(["source_sha256", "label"], ignore_index=True)
         if rows.empty:
             raise ResultsError(f"{run.name}: its set has no test images, so there is nothing to compare on")
         own = tuple(run.settings["classes"])
@@ -100,6 +139,7 @@ def _judgements(run: Finished, order: tuple[str, ...]) -> dict[str, Judgement]:
             rows[[f"p({label})" for label in classes]].to_numpy(float),
             {point[11:-1]: (rows[point] == rows["label"]).to_numpy() for point in points},
             run.group_name,
+            "test" if shared is None else "out-of-fold",
         )
     return found
 
@@ -119,8 +159,11 @@ def _expect_same_images(first: Judgement, other: Judgement) -> None:
         )
 
 
-def compared(one: Judgement, two: Judgement) -> list[dict[str, Any]]:
-    """A row a figure, as `differences` has them, without the correction: AUROC, and accuracy at each operating point."""
+def compared(one: Judgement, two: Judgement, tail: float = TAIL) -> list[dict[str, Any]]:
+    """A row a figure, as `differences` has them, without the correction: AUROC, and accuracy at each operating point.
+
+    `tail` is what each end of an interval leaves out.
+    """
     labels = one.images["label"].map({name: index for index, name in enumerate(one.classes)}).to_numpy()
     patients = np.unique(one.images["group"].astype(str), return_inverse=True)[1]
     names = {point: _accuracy(point) for point in one.right}
@@ -139,11 +182,11 @@ def compared(one: Judgement, two: Judgement) -> list[dict[str, Any]]:
     rows = []
     for name, values in figures(np.ones((1, len(labels)))).items():
         value = float(values[0])
-        low, high = interval(value, drawn[name], support[name], (-1.0, 1.0))
+        low, high = interval(value, drawn[name], support[name], (-1.0, 1.0), tail)
         p, images = tests.get(name) or (_p_of_auroc(value, labels, patients, one, two, fewest), np.nan)
         row = {"first": one.name, "second": two.name, "figure": name, "difference": value, "low": low, "high": high}
-        few = f"test holds {support[name]} {one.group_name}" + (f" with an {lacking}" if name == "AUROC" else "")
-        reason = f"test holds no {lacking}" if np.isnan(value) else f"needs at least 2 {one.group_name}s, {few}"
+        few = f"{one.split} holds {support[name]} {one.group_name}" + (f" with an {lacking}" if name == "AUROC" else "")
+        reason = f"{one.split} holds no {lacking}" if np.isnan(value) else f"needs at least 2 {one.group_name}s, {few}"
         rows.append(row | {"p": p, "p_mcnemar": images, "reason": reason if np.isnan(low) else ""})
     return rows
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 RESAMPLES = 1000  # of the patients
-_TAIL = 0.025  # that each end leaves out
+TAIL = 0.025  # that each end leaves out
 _FEW = 5  # patients; the least and the largest of fewer hold less than 95 % of what other patients would give
 _CELLS = 1_000_000  # weights that are held at once
 _SAME = 1e-12  # figures that differ by less are equal but for rounding
@@ -34,7 +34,7 @@ def bootstrap(figures: Callable[[Floats], dict[str, Floats]], patients: NDArray[
 
 
 def interval(
-    value: float, drawn: Floats, patients: int, bounds: tuple[float, float] = (0.0, 1.0)
+    value: float, drawn: Floats, patients: int, bounds: tuple[float, float] = (0.0, 1.0), tail: float = TAIL
 ) -> tuple[float, float]:
     """The 95 % interval of a figure by the bias-corrected and expanded percentile bootstrap; nan without two patients.
 
@@ -52,17 +52,18 @@ def interval(
         drawn: (RESAMPLES,) the figure in each resampling, nan where it isn't defined.
         patients: that the figure depends on; of a sensitivity, those with positive images.
         bounds: the least and the largest value that the figure can have.
+        tail: what each end leaves out; less of it makes several intervals hold together.
     """
     drawn = drawn[np.isfinite(drawn)]
     if patients < 2 or not len(drawn) or not np.isfinite(value):
         return np.nan, np.nan
     if np.ptp(drawn) < _SAME:
-        unseen = 1 - _TAIL ** (1 / patients)
+        unseen = 1 - tail ** (1 / patients)
         low, high = ((1 - unseen) * value + unseen * bound for bound in bounds)
         return low, high
     below = np.mean(drawn < value - _SAME) + np.mean(np.abs(drawn - value) <= _SAME) / 2
     shift = ndtri(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
-    width = _width(patients)
+    width = _width(patients, tail)
     low, high = np.quantile(drawn, ndtr(2 * shift + np.array([-width, width])))
     if patients < _FEW:
         low, high = min(low, value - width * drawn.std()), max(high, value + width * drawn.std())
@@ -88,19 +89,19 @@ def calibration_error_interval(gaps: Floats, drawn: Floats, patients: int) -> tu
     observed = float(np.abs(gaps).sum())
     if patients < 2:
         return np.nan, np.nan
-    noise = (drawn - gaps) * _width(patients) / ndtri(1 - _TAIL)
+    noise = (drawn - gaps) * _width(patients) / ndtri(1 - TAIL)
     if np.ptp(drawn, axis=0).max() < _SAME:
         return interval(observed, np.full(RESAMPLES, observed), patients)
     if observed < _SAME:
-        return 0.0, min(1.0, float(np.quantile(np.abs(noise).sum(axis=1), 1 - _TAIL)))
+        return 0.0, min(1.0, float(np.quantile(np.abs(noise).sum(axis=1), 1 - TAIL)))
     most = 1 + 1.01 * np.abs(noise).sum(axis=1).max() / observed  # with it, each gives more than was observed
     factors = np.linspace(0, most, 101)
     reached = np.array([np.mean(np.abs(factor * gaps + noise).sum(axis=1) <= observed) for factor in factors])
-    low = factors[reached >= 1 - _TAIL].max(initial=0) * observed
-    high = factors[np.flatnonzero(reached >= _TAIL).max(initial=0) + 1] * observed
+    low = factors[reached >= 1 - TAIL].max(initial=0) * observed
+    high = factors[np.flatnonzero(reached >= TAIL).max(initial=0) + 1] * observed
     return min(low, observed), min(1.0, max(high, observed))
 
 
-def _width(patients: int) -> float:
+def _width(patients: int, tail: float = TAIL) -> float:
     """By how many standard deviations an interval reaches to either side, given how many patients are resampled."""
-    return float(np.sqrt(patients / (patients - 1)) * stdtrit(patients - 1, 1 - _TAIL))
+    return float(np.sqrt(patients / (patients - 1)) * stdtrit(patients - 1, 1 - tail))

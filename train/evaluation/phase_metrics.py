@@ -149,9 +149,9 @@ class Spread:
     repeats: float | None = None
 
     def __str__(self) -> str:
-        """`0.991 (between folds 0.004, between repeats 0.001)`."""
-        between = "" if self.repeats is None else f", between repeats {self.repeats:.3f}"
-        return f"{self.mean:.3f} (between folds {self.folds:.3f}{between})"
+        """`0.991 (folds 0.004, repeats 0.001)`."""
+        between = "" if self.repeats is None else f", repeats {self.repeats:.3f}"
+        return f"{self.mean:.3f} (folds {self.folds:.3f}{between})"
 
 
 @dataclass(frozen=True, kw_only=True)

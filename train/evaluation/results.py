@@ -132,17 +132,24 @@ def summary(run: Finished) -> pd.DataFrame:
     return _table(run, run.last.split)
 
 
-def out_of_fold(run: Finished) -> pd.DataFrame:
-    """The same of the predictions out of fold, with their spread over the folds; empty if there are none."""
+def summaries(run: Finished) -> list[pd.DataFrame]:
+    """The tables of a run: its summary; of a cross-validation out of fold, by fold, and of the ensemble on test."""
     if not run.folds:
-        return pd.DataFrame()
-    table = _table(run, "val")
-    spread = [of_phase.cross_validation.figures for of_phase in run.metrics.values() if of_phase.cross_validation]
-    for figure in spread[0]:
-        name, _, point = figure.partition(" ")
-        at = f", {_POINTS.get(point, point)}" if point else ""
-        table.loc[len(table)] = [f"{NAMES[name]}{at}, mean of the folds", *(str(of[figure]) for of in spread)]
-    return table
+        return [summary(run)]
+    return [_table(run, "val"), _by_fold(run)] + ([summary(run)] if run.last.test else [])
+
+
+def _by_fold(run: Finished) -> pd.DataFrame:
+    """The mean of each figure over the folds, and how much it varies."""
+    found = {phase: each.cross_validation for phase, each in run.metrics.items() if each.cross_validation}
+    columns = {phase: {name: str(figure) for name, figure in each.figures.items()} for phase, each in found.items()}
+    first = next(iter(found.values()))
+    head = f"mean of {first.folds * first.repeats} folds, standard deviation"
+    names = [
+        NAMES[name] + (f", {_POINTS.get(point, point)}" if point else "")
+        for name, _, point in (figure.partition(" ") for figure in first.figures)
+    ]
+    return pd.DataFrame({head: names} | {phase: list(of_phase.values()) for phase, of_phase in columns.items()})
 
 
 def _table(run: Finished, split: str) -> pd.DataFrame:

@@ -41,7 +41,7 @@ class RunSection(NamedTuple):
     run: Finished
     lead: str
     split: str
-    summaries: list[list[list[str]]]  # tables; of a cross-validation out of fold and on test
+    summaries: list[list[list[str]]]  # the cells of tables
     confusions: list[Confusion]
     augmentation: tuple[list[str], list[list[str]]]  # sentences, and the cells of a table
     shift: shift_section.Section | None
@@ -153,7 +153,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path | None, load_hea
         run,
         _lead(run),
         last.split,
-        [_cells(each) for each in (results.out_of_fold(run), results.summary(run)) if len(each)],
+        list(map(_cells, results.summaries(run))),
         _confusions(run),
         _augmentation(run),
         shift_section.section(folder, run, rows, root),

@@ -1,6 +1,7 @@
 """Two runs on the same test images: intervals, tests, and the words that they allow."""
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from train.evaluation import compare, significance
+from train.evaluation.phase_metrics import CrossValidation
 from train.evaluation.results import Finished, ResultsError
 
 
@@ -30,12 +32,20 @@ def finished(name: str, positive: np.ndarray, labels: np.ndarray, images: list[s
     )
     of_both = pd.concat([rows.assign(phase=phase) for phase in ("frozen", "fine-tuned")])
     settings = {"set": name, "classes": ["a", "b"], "positive": "b", "images": {}}
-    return Finished(name, settings, {"frozen": {}, "fine-tuned": {}}, pd.DataFrame(), of_both)
+    metrics: Any = dict.fromkeys(("frozen", "fine-tuned"), SimpleNamespace(cross_validation=None))
+    return Finished(name, settings, metrics, pd.DataFrame(), of_both)
 
 
 LABELS = np.tile([0, 1], 200)
 GOOD = np.where(LABELS == 1, 0.9, 0.1) + np.random.default_rng(0).normal(0, 0.02, 400)
 POOR = np.where(np.random.default_rng(1).random(400) < 0.3, 1 - GOOD, GOOD)
+
+
+def cross_validated(run: Finished) -> Finished:
+    """The same predictions, out of fold."""
+    figures = CrossValidation(folds=5, repeats=1, figures={}, precision="float32")
+    metrics = {phase: SimpleNamespace(cross_validation=figures) for phase in run.metrics}
+    return run._replace(metrics=metrics, predictions=run.predictions.assign(split="val"))
 
 
 def nothing(*_: int) -> None:
@@ -180,3 +190,35 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     straight = compare.differences([finished("good", GOOD, LABELS), finished("poor", POOR, LABELS)], nothing)
     found = compare.differences([finished("good", GOOD, LABELS), shuffled], nothing)
     pd.testing.assert_frame_equal(found, straight)
+
+
+def test_out_of_fold_the_images_in_common_are_compared() -> None:
+    """Sets of one source may show different ones as they are; a run without folds is named, and so is none in common."""
+    images = [f"{number:064}" for number in range(400)]
+    other = [f"{number + 100:064}" for number in range(400)]
+    good = cross_validated(finished("good", GOOD, LABELS, images))
+    poor = cross_validated(finished("poor", POOR, LABELS, other))
+    found = compare.differences([good, poor], nothing, out_of_fold=True)
+    row: Any = found[(found["first"] == "good frozen") & (found["second"] == "poor frozen")].set_index("figure")
+    right = (POOR >= 0.5) == (LABELS == 1)
+    assert row.loc["accuracy at 0.5", "difference"] == pytest.approx(right[:300].mean() - 1)
+    with pytest.raises(ResultsError, match="plain is not cross-validated; train it with --folds 5"):
+        compare.differences([good, finished("plain", GOOD, LABELS)], nothing, out_of_fold=True)
+    apart = cross_validated(finished("apart", GOOD, LABELS, [f"{number + 999:064}" for number in range(400)]))
+    with pytest.raises(ResultsError, match="no image in common"):
+        compare.differences([good, apart], nothing, out_of_fold=True)
+
+
+def test_against_the_first_intervals_are_wider_the_more_there_are() -> None:
+    """Only the last phases are compared, and each with the first only."""
+    runs = [
+        finished(name, each, LABELS) for name, each in (("whole", GOOD), ("one", POOR), ("two", POOR), ("three", POOR))
+    ]
+    found = compare.differences(runs, nothing, against_first=True)
+    assert found[found["figure"] == "AUROC"][["first", "second"]].to_numpy().tolist() == [
+        ["whole fine-tuned", f"{name} fine-tuned"] for name in ("one", "two", "three")
+    ]
+    alone = compare.differences(runs[:2], nothing, against_first=True)
+    first, single = (table[(table["figure"] == "accuracy at 0.5")].iloc[0] for table in (found, alone))
+    assert first["low"] < single["low"] < single["high"] < first["high"]
+    assert first["difference"] == single["difference"]

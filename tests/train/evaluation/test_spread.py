@@ -43,5 +43,5 @@ def test_one_repeat_has_no_spread_between_repeats() -> None:
     probabilities = np.tile([[0.8, 0.2], [0.3, 0.7]], (4, 1))[None]
     found = spread(labels, probabilities, np.array([[1] * 4 + [2] * 4]), 0.5, "bfloat16")
     assert found.figures["auroc"].repeats is None
-    assert str(found.figures["auroc"]) == "1.000 (between folds 0.000)"
+    assert str(found.figures["auroc"]) == "1.000 (folds 0.000)"
     assert found.precision == "bfloat16"

@@ -131,7 +131,7 @@ def test_a_cross_validated_run_is_used_like_any_other(
     assert "repeat 1 fold 1" in before
     done = subprocess.run(command(manifest, "runs/folds"), env=environment, capture_output=True, text=True, check=True)
     assert "out-of-fold of 28 images, 28 groups; positive: TRUE" in done.stdout
-    assert "AUROC, mean of the folds" in done.stdout
+    assert "mean of 2 folds, standard deviation" in done.stdout
     whole = subprocess.run(command(manifest, "runs/whole"), env=environment, capture_output=True, text=True, check=True)
     assert "0 images computed" in whole.stdout
     run, other = root / "runs" / "folds", root / "runs" / "whole"
