@@ -171,6 +171,7 @@ def fit(
             positive=positive,
             cluster=cluster,
         )
+        from train.data_checks import shift, shift_summary
         from train.evaluation import results
         from train.evaluation.phase_metrics import to_json
 
@@ -179,6 +180,10 @@ def fit(
     folder = run or root_of(manifest, root) / "runs" / manifest.stem
     print_json({"run": folder.as_posix(), "settings": finished.settings, "metrics": to_json(finished.metrics)})
     say("\n".join(table(each) for each in results.summaries(finished)))
+    if found := shift.read(folder):  # an older version measured none
+        for part in shift_summary.summary(found, finished.settings)[:2]:
+            say("\n".join((part.title, *(f"  {finding}" for finding in part.findings))))
+        say(f"What that means, and what to do: python -m train shift {folder}")
     name = finished.group_name
     say(f"In brackets: 95 % intervals by 1,000 resamplings of the {name}s. Not measured: {name}s of other places.")
     tables = "out_of_fold.csv, predictions.csv" if finished.folds else "predictions.csv"

@@ -10,14 +10,35 @@ from train.data_checks.shift import Shift
 from train.evaluation.phase_metrics import Estimate
 
 _STRONG = 0.6  # a shortcut's AUROC, or one less this, that its whole interval lies beyond
+_WHERE_TEST_DIFFERS = (
+    "So test is a sample of something else than train, and validation, which is like train, doesn't predict the figures on "
+    "test. Look at the test images that are least like train, and find out how they were made and chosen. If test is what the "
+    "model will meet, put images of its kind into train; else take a test set that is like what it will meet."
+)
+_WHERE_SHORTCUTS_ARE = (
+    "What helps: find out why (another device, ward or program for one class?); collect both classes in the same way; test on "
+    "images of another place (`evaluate`), where the shortcut doesn't hold; `fit: crop` or `pad` in the recipe where stretching "
+    "keeps the shape visible; a transform in the recipe that varies what gives the class away."
+)
+_WHERE_AUGMENTATION_SHOWS = (
+    "That is harmless where each class holds the same share of augmented images (`augmented_share: even` in the recipe), and "
+    "gives the class away where it doesn't."
+)
 
 
 class Part(NamedTuple):
-    """A part of the summary: its title, its sentences, and a table, empty where there is nothing to show."""
+    """A part of the summary: what is asked and how, what was found, what to do (empty if nothing), and a table."""
 
     title: str
-    sentences: list[str]
+    lead: str
+    findings: list[str]
+    advice: str
     table: pd.DataFrame
+
+    @property
+    def sentences(self) -> list[str]:
+        """All that is said, in order."""
+        return list(filter(None, [self.lead, *self.findings, self.advice]))
 
 
 def summary(shift: Shift, settings: Mapping[str, Any]) -> list[Part]:
@@ -28,26 +49,21 @@ def summary(shift: Shift, settings: Mapping[str, Any]) -> list[Part]:
         settings: of the run.
     """
     parts = [_shift(shift), _shortcuts(shift, settings), _augmented(shift)]
-    return [part for part in parts if part.sentences]
+    return [part for part in parts if len(part.table)]
 
 
 def _shift(shift: Shift) -> Part:
-    title = "Is test like train?"
-    if not shift.classes:
-        return Part(title, [], pd.DataFrame())
-    said = [
-        (
-            "Images of train and test are compared within their class: 0.5 means that nothing distinguishes them, 1 that it can "
-            "always be said which is which. `network` is a logistic regression on the output of the frozen backbone, `statistics` "
-            f"one on simple statistics of the {_files(shift)}, each tried on patients that it was not fitted to."
-        )
-    ]
-    differing = []
+    lead = (
+        "Images of train and test are compared within their class: 0.5 means that nothing distinguishes them, 1 that it can "
+        "always be said which is which. `network` is a logistic regression on the output of the frozen backbone, `statistics` "
+        f"one on simple statistics of the {_files(shift)}, each tried on patients that it was not fitted to."
+    )
+    said, advice = [], ""
     for label, of_class in shift.classes.items():
         network, statistics = of_class.network, of_class.statistics
         if (network.low or 0) > 0.5 or (statistics.low or 0) > 0.5:
             most = max(of_class.single, key=lambda name: _beyond(of_class.single[name]))
-            differing.append(label)
+            advice = _WHERE_TEST_DIFFERS
             said.append(
                 f"{label}: test images differ from train images in more than chance. A network tells them apart at an AUROC of "
                 f"{network}, simple statistics at {statistics}; of single ones {most} differs most "
@@ -59,22 +75,15 @@ def _shift(shift: Shift) -> Part:
             said.append(
                 f"{label}: no sign that test images differ from train images ({network}; statistics {statistics})."
             )
-    if differing:
-        said.append(
-            "So test is a sample of something else than train, and validation, which is like train, doesn't predict the figures "
-            "on test. Look at the test images that are least like train, and find out how they were made and chosen. If test is "
-            "what the model will meet, put images of its kind into train; else take a test set that is like what it will meet."
-        )
     columns = {
         f"{label}, {of.train:,} train + {of.test:,} test": {"network": of.network, "statistics": of.statistics}
         | of.single
         for label, of in shift.classes.items()
     }
-    return Part(title, said, _table(columns))
+    return Part("Is test like train?", lead, said, advice, _table(columns))
 
 
 def _shortcuts(shift: Shift, settings: Mapping[str, Any]) -> Part:
-    title = "What gives the class away?"
     of_what = {"source": "source files", "image": "images of the set"}
     columns = {
         f"{label}, by {of_what[kind]}": found
@@ -82,16 +91,13 @@ def _shortcuts(shift: Shift, settings: Mapping[str, Any]) -> Part:
         for label, found in of_kind.items()
     }
     columns |= {f"traces to a network, within {label}": found for label, found in shift.traces.items()}
-    if not columns:
-        return Part(title, [], pd.DataFrame())
-    said = [
-        (
-            "How far a class follows from one number that says nothing of what an image shows: an AUROC, 0.5 means not at all, 0 "
-            "and 1 fully. A network can learn such a shortcut in place of what the class means, and fails where it doesn't hold."
-        )
-    ]
+    lead = (
+        "How far a class follows from one number that says nothing of what an image shows: an AUROC, 0.5 means not at all, 0 "
+        "and 1 fully. A network can learn such a shortcut in place of what the class means, and fails where it doesn't hold."
+    )
     if shift.reason:
-        said.append(f"The source files were not measured: {shift.reason}.")
+        lead += f" The source files were not measured: {shift.reason}."
+    said = []
     for label, name, each in _strong(shift.shortcuts.get("source", {})):
         gone = _of_trace(shift, name, settings) if name in OF_FILE else ""
         said.append(
@@ -101,15 +107,9 @@ def _shortcuts(shift: Shift, settings: Mapping[str, Any]) -> Part:
         f"In the set's images the {name} alone gives {label} at {each} ({_direction(each)} in {label})."
         for label, name, each in _strong(shift.shortcuts.get("image", {}))
     ]
-    if len(said) > 1 + bool(shift.reason):
-        said.append(
-            "What helps: find out why (another device, ward or program for one class?); collect both classes in the same way; "
-            "test on images of another place (`evaluate`), where the shortcut doesn't hold; `fit: crop` or `pad` in the recipe "
-            "where stretching keeps the shape visible; a transform in the recipe that varies what gives the class away."
-        )
-    else:
-        said.append(f"None of these gives the class beyond {_STRONG}.")
-    return Part(title, said, _table(columns))
+    advice = _WHERE_SHORTCUTS_ARE if said else ""
+    said = said or [f"None of these gives the class beyond {_STRONG}."]
+    return Part("What gives the class away?", lead, said, advice, _table(columns))
 
 
 def _of_trace(shift: Shift, name: str, settings: Mapping[str, Any]) -> str:
@@ -129,28 +129,17 @@ def _of_trace(shift: Shift, name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _augmented(shift: Shift) -> Part:
-    title = "What marks augmented images?"
-    if not shift.augmented:
-        return Part(title, [], pd.DataFrame())
+    lead = (
+        "Single statistics of augmented images against originals of the same class, in train: above 0.5, augmented images have "
+        "the higher one. Resampling blurs, moved edges change the border, and a second JPEG compression the bits per pixel."
+    )
     said = [
-        (
-            "Single statistics of augmented images against originals of the same class, in train: above 0.5, augmented images have "
-            "the higher one. Resampling blurs, moved edges change the border, and a second JPEG compression the bits per pixel."
-        )
-    ]
-    strong = list(_strong(shift.augmented))
-    said += [
         f"{label}: augmented images are known by their {name}, {each} ({_direction(each)} in augmented images)."
-        for label, name, each in strong
+        for label, name, each in _strong(shift.augmented)
     ]
-    if strong:
-        said.append(
-            "That is harmless where each class holds the same share of augmented images (`augmented_share: even` in the recipe), "
-            "and gives the class away where it doesn't."
-        )
-    else:
-        said.append(f"None of them tells augmented images from originals beyond {_STRONG}.")
-    return Part(title, said, _table(shift.augmented))
+    advice = _WHERE_AUGMENTATION_SHOWS if said else ""
+    said = said or [f"None of them tells augmented images from originals beyond {_STRONG}."]
+    return Part("What marks augmented images?", lead, said, advice, _table(shift.augmented))
 
 
 def _table(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
