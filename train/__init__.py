@@ -11,7 +11,7 @@ import os
 # TensorFlow prints a page of build notes on stderr unless this is set before it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from train.api import compare, fit, predict, report, shift
+from train.api import compare, fit, label_errors, predict, report, shift
 from train.settings import Settings
 
-__all__ = ["Settings", "compare", "fit", "predict", "report", "shift"]
+__all__ = ["Settings", "compare", "fit", "label_errors", "predict", "report", "shift"]

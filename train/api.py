@@ -1,4 +1,4 @@
-"""What notebooks and the command line call: `train.fit`, `train.compare`, `train.report`, `train.predict`."""
+"""What notebooks and the command line call: `train.fit`, `train.compare`, `train.report`, `train.predict` ..."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -67,7 +67,7 @@ def fit(
     from train.features import backbone as model
     from train.features import engine as engines
     from train.features import selection
-    from train.fitting import folds, leaks, training
+    from train.fitting import folds, label_review, leaks, training
     from train.fitting import run_folder as runs
 
     manifest = Path(manifest)
@@ -118,6 +118,8 @@ def fit(
                 network = backbone if fitted.part is part else model.joined(fitted.part, f"{backbone.name}_ensemble")
                 model.inference_model(network, fitted.head).save(unfinished / "model.keras")
                 _draw(dataset, base, unfinished)
+                if settings.folds:
+                    say(label_review.write(unfinished).sentence(folder / label_review.NAME))
     return results.read(folder)
 
 
@@ -188,6 +190,27 @@ def report(runs: Sequence[Place], out: Place | None = None, *, root: Place | Non
     for sentence in sentences:
         say(sentence)
     return place
+
+
+def label_errors(run: Place) -> "pd.DataFrame":
+    """List the images whose labels may be wrong, by a cross-validated run: each predicted by members that didn't learn it.
+
+    They are images to look at. What makes a label wrong is someone who can read the image, and not a model.
+
+    Args:
+        run: the folder of a finished run that was trained with `folds`.
+
+    Returns:
+        A row an image and reason, the likeliest first: `path`, `source_sha256`, `label`, `group`, `suggested` (another
+        class), `p(given)` and `p(suggested)` (their probabilities), `score` (0: certainly the other class, 1: the label's),
+        `rank` within the label, and `why`: `prediction`, or `same picture: PATH` of an image with another label.
+
+    Raises:
+        UserError: the folder holds no finished run, it is not cross-validated, or a file of it is damaged.
+    """
+    from train.fitting import label_review
+
+    return label_review.read(Path(run)).table
 
 
 def predict(run: Place, images: Sequence[Place], columns: "Mapping[str, str] | None" = None) -> "pd.DataFrame":

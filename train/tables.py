@@ -1,6 +1,7 @@
 """The tables of a run folder, written and read again with declared types: text stays text, numbers keep all digits."""
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,11 +21,11 @@ HISTORY: _Kinds = {
     "val_accuracy": float,
 }
 FOLDS: _Kinds = {"repeat": int, "fold": int}  # of the tables of a cross-validation
-_PREDICTED: _Kinds = {"path": str, "source_sha256": str, "split": str, "label": str, "group": str, "phase": str}
+_IMAGE: _Kinds = {"path": str, "source_sha256": str, "label": str, "group": str, "phase": str}
 
 
 class TableError(UserError):
-    """A table can't be read; the message names file, line, column, what was found and what was expected."""
+    """A table can't be read, or written where it is to go; the message names the place, what was found and the fix."""
 
 
 def probability(label: str) -> str:
@@ -41,7 +42,12 @@ def predictions(classes: Sequence[str]) -> _Kinds:
     Args:
         classes: the names of the run's classes.
     """
-    return {**_PREDICTED, **{probability(label): float for label in classes}}
+    return {**_IMAGE, "split": str, **{probability(label): float for label in classes}}
+
+
+def out_of_fold(classes: Sequence[str]) -> _Kinds:
+    """The columns of out_of_fold.csv; `classes` as for `predictions`."""
+    return {**_IMAGE, **FOLDS, **{probability(label): float for label in classes}}
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
@@ -49,6 +55,34 @@ def write(path: Path, table: pd.DataFrame) -> None:
     # A float32 is widened first: its own shortest digits, read as float64, are another number.
     wide = table.astype(dict.fromkeys(table.select_dtypes("float32"), "float64"))
     write_atomically(path, wide.to_csv(index=False, lineterminator="\n"))
+
+
+def check_out(out: Path, begins: str, what: str) -> None:
+    """Whether a table that a user asks for may be written to `out`.
+
+    Args:
+        out: the file.
+        begins: how the header of such a table begins, which another may replace.
+        what: what it is called.
+
+    Raises:
+        TableError: it would take the place of something else, or there is no such folder.
+    """
+    if out.suffix.lower() != ".csv":
+        raise TableError(f"--out {out}: the table is a CSV; give a name that ends in .csv")
+    if os.path.lexists(out) and not _begins(out, begins):
+        raise TableError(f"--out {out}: is there already, and no {what}; give another name")
+    above = next(place for place in out.absolute().parents if os.path.lexists(place))
+    if not above.is_dir():
+        raise TableError(f"--out {out}: {above} is no folder; give another place")
+
+
+def _begins(path: Path, begins: str) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return path.is_file() and file.readline(4096).startswith(begins)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def read(path: Path, kinds: _Kinds) -> pd.DataFrame:

@@ -229,6 +229,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_rate_to_lower(image_set:
         ),
         (["compare", "{root}"], "holds no finished run"),
         (["report", "{root}"], "holds no finished run"),
+        (["labels", "{root}"], "holds no finished run"),
         (["report", "{root}", "--out", "{root}/page.pdf"], "should end in .html"),
         (["predict", "{root}", "{root}"], "holds no finished run"),
         (["export", "{root}", "--format", "onnx"], "holds no finished run"),
@@ -244,7 +245,7 @@ def test_a_mistake_is_one_line(image_set: Callable[..., Path], arguments: list[s
     assert not (root / "runs").exists()
 
 
-@pytest.mark.parametrize("command", ["fit", "compare", "report", "predict", "export", "cache"])
+@pytest.mark.parametrize("command", ["fit", "compare", "report", "labels", "predict", "evaluate", "export", "cache"])
 def test_help_has_an_example(command: str) -> None:
     """Every command shows how it is called."""
     result = CliRunner().invoke(main, [command, "--help"])

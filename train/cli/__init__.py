@@ -4,7 +4,7 @@ import click
 
 from train.cli.fit import fit
 from train.cli.inference import cache, evaluate, export, predict
-from train.cli.runs import compare, report, shift
+from train.cli.runs import compare, labels, report, shift
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,5 +19,5 @@ def main() -> None:
     """
 
 
-for command in (fit, compare, report, shift, predict, evaluate, export, cache):
+for command in (fit, compare, report, shift, labels, predict, evaluate, export, cache):
     main.add_command(command)

@@ -46,13 +46,14 @@ def predict(run: Path, images: tuple[Path, ...], columns: str, out: Path | None,
     """
     with one_line_errors():
         import_tensorflow()
+        from train import tables
         from train.fitting import leaks
         from train.inference import predict as stage
         from train.inference import predictor as runs
         from train.inference.files import listed
 
         if out:
-            stage.check_out(out)
+            tables.check_out(out, "file,predicted,", "table of predictions")
         trained = runs.load(run)
         record = leaks.read(run)
         found = listed(images, _named(columns))

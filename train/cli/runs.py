@@ -1,14 +1,25 @@
-"""The commands that look at finished runs: compare, report, shift."""
+"""The commands that look at finished runs: compare, report, shift, labels."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import train
 from common.console import as_json, of_root, one_line_errors, print_json, quiet, say
 from train.console import RESUME, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST = 10  # labels that are printed of each class
+_ADVICE = (
+    "What to do: have someone who can read these images look at them, at the source in full size. Where a label is wrong, "
+    "correct it in the source and build the set again; else leave it. Don't drop images because the model disagrees: hard "
+    "ones are among them, and without them every figure is too good."
+)
 
 
 @click.command()
@@ -61,7 +72,7 @@ def compare(runs: tuple[Path, ...], *, out_of_fold: bool, against_first: bool, *
 def report(runs: tuple[Path, ...], out: Path | None, root: Path | None, **_: bool) -> None:
     """Write one HTML page of RUNs: numbers, curves, mistakes with the evidence for them, comparison, model card.
 
-    The page holds all that it shows, images of the test patients too: mind whom you send it to.
+    The page holds all that it shows, images of patients too: mind whom you send it to.
 
     \b
     Example:
@@ -96,3 +107,59 @@ def shift(run: Path, **_: bool) -> None:
                 say(sentence)
             if len(part.table):
                 say(f"\n{table(part.table)}")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this CSV file.")
+@quiet
+@as_json
+def labels(run: Path, out: Path | None, **_: bool) -> None:
+    """List the labels of RUN's set that may be wrong: images to look at, the likeliest first, by class.
+
+    RUN is cross-validated (`fit --folds 5`), so each image was predicted by members that weren't trained on its patient.
+    Listed are images for which they speak for another class (confident learning), and images that are the same picture
+    as one with another label.
+
+    \b
+    Example:
+      python -m train labels runs/augment1-folds
+      python -m train labels runs/augment1-folds --out doubtful.csv
+    """
+    with one_line_errors():
+        from train import tables
+        from train.fitting import label_review
+
+        if out:
+            tables.check_out(out, "path,source_sha256,label,group,suggested,", "table of labels")
+        found = label_review.read(run)
+        if out:
+            tables.write(out, found.table)
+    print_json(
+        {"images": found.images, "classes": json.loads(found.by_class.to_json(orient="records"))}
+        | {"labels": json.loads(found.table.to_json(orient="records"))}
+    )
+    kept = run / label_review.NAME  # which runs of older versions lack
+    say(found.sentence(out or (kept if kept.is_file() else None)))
+    say(table(found.by_class))
+    for label in found.by_class["label"]:
+        _print_labels(f"\nLabelled {label}, predicted otherwise:", found.doubtful[found.doubtful["label"] == label])
+    _print_labels("\nThe same picture as one with another label:", found.twins)
+    if not found.compared:
+        say(
+            "\nNot compared: whether images are the same picture; the version that trained the run kept no record of that."
+        )
+    say(f"\n{_ADVICE}")
+
+
+def _print_labels(title: str, rows: "pd.DataFrame") -> None:
+    """The first of some rows, if there are any."""
+    if rows.empty:
+        return
+    say(title)
+    first = rows.head(_MOST)
+    twins = first["why"].str.startswith("same picture")
+    hidden = ["source_sha256", "label", *([] if twins.any() else ["why"])]
+    say(table(first.drop(columns=hidden).round(3)))
+    if len(rows) > _MOST:
+        say(f"... and {len(rows) - _MOST:,} more; --out has them all")

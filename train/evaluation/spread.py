@@ -1,7 +1,8 @@
-"""Predictions out of fold -> how much a figure varies from fold to fold, and from one division into folds to another."""
+"""Predictions out of fold -> their mean, and how much a figure varies from fold to fold and from repeat to repeat."""
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from train.evaluation.metrics import DECIDED, Floats, Labels, decisions, figures_of, ranked
 from train.evaluation.phase_metrics import CrossValidation, Spread
@@ -41,6 +42,13 @@ def spread(
             round(float(values.mean()), 6), round(within, 6), None if between is None else round(between, 6)
         )
     return CrossValidation(folds=len(measured[0]), repeats=len(measured), figures=found, precision=precision)
+
+
+def mean_of_repeats(probabilities: Floats) -> NDArray[np.float64]:
+    """Probabilities (images, classes) by the mean logits of (repeats, images, classes), as the ensemble has it."""
+    logits = np.log(np.clip(probabilities, np.finfo(np.float64).tiny, 1)).mean(axis=0)
+    mean: NDArray[np.float64] = softmax(logits, axis=-1)
+    return mean
 
 
 def _figures(labels: Labels, probabilities: Floats, threshold: float | None) -> dict[str, float]:

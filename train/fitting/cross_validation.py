@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from train.dataset import Dataset
+from train.evaluation.spread import mean_of_repeats
 from train.features.activations import Activations, Floats, Share, probabilities
 from train.features.backbone import Cut, make_head, side_by_side
 from train.fitting.fit import CHECKPOINTS, Fitted, fit
@@ -38,7 +38,7 @@ class OutOfFold(NamedTuple):
 
     def mean(self, phase: str) -> Floats:
         """(images, classes): over the repeats, of the logits, as the ensemble has it."""
-        return _mean(self.probabilities[phase])
+        return mean_of_repeats(self.probabilities[phase])
 
 
 class CrossValidated(NamedTuple):
@@ -153,13 +153,6 @@ def _head(dataset: Dataset, weights: _Weights) -> keras.Layer:
     head.build((None, len(weights[0])))
     head.set_weights(weights)
     return head
-
-
-def _mean(of_members: Floats) -> Floats:
-    """Probabilities (images, classes) by the mean logits of (members, images, classes)."""
-    logits = np.log(np.clip(of_members, np.finfo(np.float64).tiny, 1)).mean(axis=0)
-    mean: Floats = softmax(logits, axis=-1)
-    return mean
 
 
 def of_share(out_of_fold: OutOfFold, phase: str, train: Share, share: Share) -> Floats:

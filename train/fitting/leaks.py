@@ -29,7 +29,7 @@ from train.features.store import Store, locked
 NAME = "trained_on.csv"
 KINDS = {"split": str, "source_sha256": str, "sha256": str, "group_sha256": str, "thumbnail": str}
 REASONS = ("the same source", "the same file", "the same pixels", "the same group")
-_SIDE = 16  # of a thumbnail
+SIDE = 16  # of a thumbnail
 # How far two thumbnails of one picture may be apart: their mean difference, by the deviation of one. Copies of real
 # X-rays in other sizes, formats and qualities have 0.04 at most, different ones 0.17 at least, drawn phantoms 0.15.
 _SAME = 0.06
@@ -64,8 +64,8 @@ class Record(NamedTuple):
         """
         pictured = np.flatnonzero(rows["thumbnail"] != "")
         pixels = [np.frombuffer(base64.b64decode(text, validate=True), np.uint8) for text in rows["thumbnail"] if text]
-        drawn = np.stack(pixels) if pixels else np.zeros((0, _SIDE**2), np.uint8)
-        if drawn.shape[1] != _SIDE**2:
+        drawn = np.stack(pixels) if pixels else np.zeros((0, SIDE**2), np.uint8)
+        if drawn.shape[1] != SIDE**2:
             raise ValueError("a thumbnail of another size")
         return cls(rows, pictured, drawn.astype(np.int16), drawn.mean(axis=1))
 
@@ -99,8 +99,7 @@ class Record(NamedTuple):
         except UnreadableImage:
             return None
         # Means that differ by more than the limit can't belong to one picture, and soon leave few to compare.
-        levels, share = _ROUNDING
-        limit = max(_SAME * wanted.std(), min(levels, share * wanted.std()))
+        limit = float(limits(wanted[None])[0])
         near = np.flatnonzero(np.abs(self.means - wanted.mean()) <= limit + 1e-9)
         apart = np.abs(self.thumbnails[near] - wanted).mean(axis=1)
         if not len(near) or apart.min() > limit:
@@ -114,12 +113,19 @@ def thumbnail(data: bytes) -> Thumbnails:
     Raises:
         UnreadableImage: as `pixels.decode` has it.
     """
-    return _reduced(decode(data, (2 * _SIDE, 2 * _SIDE)))  # of a JPEG, at a small scale: it takes a fifth of the time
+    return _reduced(decode(data, (2 * SIDE, 2 * SIDE)))  # of a JPEG, at a small scale: it takes a fifth of the time
 
 
 def _reduced(image: Pixels) -> Thumbnails:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-    return cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False).reshape(-1)
+    return cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False).reshape(-1)
+
+
+def limits(thumbnails: NDArray[np.int16]) -> NDArray[np.float64]:
+    """How far from each thumbnail another of the same picture may be, in gray levels."""
+    deviations = thumbnails.std(axis=1)
+    levels, share = _ROUNDING
+    return np.maximum(_SAME * deviations, np.minimum(levels, share * deviations))
 
 
 def encoded(drawn: Thumbnails) -> str:
@@ -212,8 +218,8 @@ def _thumbnails(
 
     `draw` makes that of a file with a checksum; what it gives None for has none.
     """
-    about = {"format": 1, "name": "thumbnails", "size": [_SIDE, _SIDE], "layers": []}
-    store = Store(cache / "thumbnails", ((_SIDE**2,),), np.dtype(np.uint8))
+    about = {"format": 1, "name": "thumbnails", "size": [SIDE, SIDE], "layers": []}
+    store = Store(cache / "thumbnails", ((SIDE**2,),), np.dtype(np.uint8))
     wait = partial(say, f"Another run is computing activations in {cache}; waiting for its end ...")
     with locked(cache, wait), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         store.create(about)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from common.errors import UserError
 from common.images.pixels import Pixels, UnreadableImage, decode_to, read_image
 from train import tables
 from train.fitting.leaks import Record
@@ -20,10 +19,6 @@ from train.inference.predictor import Trained
 _BATCH = 32
 # Of a file: its bytes, its image as the model takes it, the predicted class's index and probability -> a file's name.
 Draw = Callable[["Found", bytes, NDArray[np.float32], int, float], str]
-
-
-class PredictError(UserError):
-    """The predictions can't be written where they are to go; the message names the place and the fix."""
 
 
 class _Read(NamedTuple):
@@ -82,30 +77,6 @@ def predict(
     columns = ["file", "predicted", *map(tables.probability, trained.classes)]
     columns += [*(["trained_on"] if record else []), *(["cam"] if draw else []), "error"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def check_out(out: Path) -> None:
-    """Whether the table may be written to `out`.
-
-    Raises:
-        PredictError: it would take the place of something else.
-    """
-    if out.suffix.lower() != ".csv":
-        raise PredictError(f"--out {out}: the table is a CSV; give a name that ends in .csv")
-    if os.path.lexists(out) and not _is_table(out):
-        raise PredictError(f"--out {out}: is there already, and no table of predictions; give another name")
-    above = next(place for place in out.absolute().parents if os.path.lexists(place))
-    if not above.is_dir():
-        raise PredictError(f"--out {out}: {above} is no folder; give another place")
-
-
-def _is_table(path: Path) -> bool:
-    """Whether a file is a table that `write` wrote, which another may replace."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return path.is_file() and file.readline(4096).startswith("file,predicted,")
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def write(out: Path, table: pd.DataFrame) -> None:

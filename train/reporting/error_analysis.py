@@ -28,7 +28,7 @@ KINDS = {
     "right": "Most confident and right",
 }
 _MOST = {"wrong": 6, "uncertain": 3, "right": 3}  # images of each kind and class
-_MANY = 8  # classes; of more, one image of each kind and class
+MANY = 8  # classes; of more, one image of each kind and class
 _BATCH = 32  # images that evidence is asked of at once
 _LARGEST = 320  # pixels of the longer side
 _WORDS = (("upper left", "upper middle", "upper right"), ("middle left", "centre", "middle right"),
@@ -75,7 +75,7 @@ def pick(of: Scored, threshold: float | None) -> list[Picked]:
         doubt = np.diff(np.sort(of.probabilities, axis=1)[:, -2:], axis=1)[:, 0]
     wrong = of.predicted != of.labels
     paths = of.rows["path"].to_numpy()
-    most = _MOST if len(of.classes) <= _MANY else dict.fromkeys(KINDS, 1)
+    most = _MOST if len(of.classes) <= MANY else dict.fromkeys(KINDS, 1)
     found: list[Picked] = []
     for label in range(len(of.classes)):
         shown: set[int] = set()
@@ -134,10 +134,10 @@ def see(
     """
     known = {} if rows is None else dict(zip(rows["path"], rows["sha256"], strict=True))
     paths = of.rows["path"].to_numpy()
-    pixels = [_pixels(root / paths[each.row], known.get(paths[each.row])) for each in picked]
-    heats = {} if heat is None else _heats(picked, pixels, heat)
+    images = [pixels(root / paths[each.row], known.get(paths[each.row])) for each in picked]
+    heats = {} if heat is None else _heats(picked, images, heat)
     seen = []
-    for place, (each, image) in enumerate(zip(picked, pixels, strict=True)):
+    for place, (each, image) in enumerate(zip(picked, images, strict=True)):
         shown = Seen(
             Path(paths[each.row]).name,
             each.kind,
@@ -211,8 +211,8 @@ def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
 
 def image(path: Path, sha256: str) -> str | None:
     """An image file as a data URL; None if it can't be read, or is not the one of the checksum."""
-    pixels = _pixels(path, sha256)
-    return None if pixels is None else jpeg(pixels)
+    found = pixels(path, sha256)
+    return None if found is None else jpeg(found)
 
 
 def jpeg(image: Pixels, largest: int = _LARGEST, quality: int = 82) -> str:
@@ -224,7 +224,8 @@ def jpeg(image: Pixels, largest: int = _LARGEST, quality: int = 82) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _pixels(path: Path, sha256: str | None) -> Pixels | None:
+def pixels(path: Path, sha256: str | None) -> Pixels | None:
+    """The image of a file; None without a checksum, and where the file is gone or has another."""
     try:
         data = path.read_bytes() if sha256 else b""
         return decode(data) if hashlib.sha256(data).hexdigest() == sha256 else None

@@ -15,7 +15,16 @@ from common.images.pixels import UnreadableImage, decode
 from manifests import contract
 from train.evaluation import compare, curves, results
 from train.evaluation.results import Finished, ResultsError
-from train.reporting import error_analysis, forest_plot, model_card, page_figures, plots, shift_section, verdict
+from train.reporting import (
+    error_analysis,
+    forest_plot,
+    label_section,
+    model_card,
+    page_figures,
+    plots,
+    shift_section,
+    verdict,
+)
 from train.settings import DEMO
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,6 +58,7 @@ class RunSection(NamedTuple):
     figures: list[page_figures.Shown]
     seen: list[error_analysis.Seen]
     unseen: str  # why images, or the evidence in them, are not shown
+    labels: label_section.LabelSection | None  # of a cross-validation
     rescaling: page_figures.Shown | None
     model_card: model_card.Card
     settings: list[tuple[str, str]]
@@ -161,6 +171,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path | None, load_hea
         page_figures.of_run(run, drawn),
         seen,
         unseen,
+        label_section.of_run(folder, run, rows, root),
         _rescaling(folder),
         model_card.of(run, rows, contract.read_card(manifest) if rows is not None else {}),
         [(key, str(value)) for key, value in run.settings.items() if not isinstance(value, (dict, list))],

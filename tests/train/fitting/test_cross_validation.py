@@ -1,6 +1,7 @@
 """Cross-validation on kept activations, and the ensemble that it gives."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import train
 from tests.train.plain_keras import plain_keras
 from train import dataset as datasets
+from train import tables
 from train.features import activations, extract
 from train.features import backbone as model
 from train.features.engine import PLAIN
@@ -135,7 +137,7 @@ def test_a_cross_validated_run_is_used_like_any_other(
     whole = subprocess.run(command(manifest, "runs/whole"), env=environment, capture_output=True, text=True, check=True)
     assert "0 images computed" in whole.stdout
     run, other = root / "runs" / "folds", root / "runs" / "whole"
-    for name in ("history.csv", "metrics.json", "predictions.csv", "out_of_fold.csv"):
+    for name in ("history.csv", "metrics.json", "predictions.csv", "out_of_fold.csv", "label_errors.csv"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
 
     text = dict.fromkeys(("label", "group"), str)
@@ -156,7 +158,14 @@ def test_a_cross_validated_run_is_used_like_any_other(
     got = train.predict(run, [root / path for path in test["path"]])
     np.testing.assert_allclose(got["p(TRUE)"], test["p(TRUE)"], atol=1e-5)
     assert len(train.compare([run, other])) == 4 * 3
+    assert re.search(rf"of 28 labels may be wrong, .* not verdicts\): {run}/label_errors\.csv\n", done.stdout)
+    listed = tables.read(
+        run / "label_errors.csv", {"p(given)": float, "p(suggested)": float, "score": float, "rank": int}
+    )
+    pd.testing.assert_frame_equal(train.label_errors(run), listed, check_exact=True, check_dtype=False)
+    assert {"label_errors.csv", "out_of_fold.csv"} <= json.loads((run / "checksums.json").read_text()).keys()
     page = train.report([run], root=root).read_text()
+    assert "Labels that may be wrong" in page
     assert "Cross-validated by group (2 folds)" in page
     assert "2 x" not in page.split("Cross-validation by group: ")[1][:2], "one repeat"
 
