@@ -79,7 +79,7 @@ def of_shares(dataset: Dataset, engine: Engine, make: MakeFeatures, progress: Pr
     """
     precise = engine._replace(precision="float32")
     split = dataset.rows["split"].to_numpy()
-    if engine == precise:  # one pass, and one place to keep it
+    if engine == precise or not dataset.is_held_out.any():  # one pass, and one place to keep it
         features, labels = make(dataset, engine, progress), dataset.labels(dataset.rows)
         places = (np.flatnonzero(split == "train"), np.flatnonzero(split == "val"), np.flatnonzero(split != "train"))
         return Activations(*(Share(features, labels, rows) for rows in places))
@@ -109,6 +109,8 @@ def probabilities(held_out: Share, phase: str, tail: keras.Model, head: keras.la
     Returns:
         float64 (images, classes).
     """
+    if not len(held_out.rows):
+        return np.empty((0, max(2, head.kernel.shape[1])))
     pool = keras.layers.GlobalAveragePooling2D()
     inputs = held_out.inputs(phase)
 

@@ -20,7 +20,7 @@ from train import dataset as datasets
 from train import tables
 from train.features import activations, extract
 from train.features import backbone as model
-from train.features.engine import PLAIN
+from train.features.engine import PLAIN, Engine
 from train.fitting import cross_validation, folds
 from train.inference import predictor
 from train.settings import Settings
@@ -38,14 +38,18 @@ SETTINGS = Settings(
 
 
 def validated(
-    dataset: datasets.Dataset, backbone: keras.Model, folder: Path, settings: Settings = SETTINGS
+    dataset: datasets.Dataset,
+    backbone: keras.Model,
+    folder: Path,
+    settings: Settings = SETTINGS,
+    by: Engine = PLAIN,
 ) -> tuple[cross_validation.CrossValidated, list[folds.Fold], list[tuple[int, int]]]:
     """The cross-validation, its folds, and the progress that was shown."""
     pooled = folds.pooled(dataset)
     part = model.cut(backbone, settings.fine_tune_layers)
     kept = activations.of_shares(
         pooled,
-        PLAIN,
+        by,
         lambda share, engine, show: extract.features(
             share, part, "w", folder / "cache", engine, show, with_tail=settings.fine_tune_epochs > 0
         ),
@@ -96,6 +100,19 @@ def test_members_are_plain_keras_and_the_ensemble_is_their_mean(
     (images,) = datasets.images(dataset.paths(dataset.of("test")), dataset.size, 32)
     saved = predictor.of_each_class(keras.saving.load_model(path, safe_mode=True)(images).numpy())
     np.testing.assert_allclose(fitted.probabilities["fine-tuned"], saved, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_set_without_test_images_is_cross_validated(image_set: Any, tmp_path: Path) -> None:
+    """And by an engine whose precision is not the saved model's; frozen members are one head on the backbone itself."""
+    dataset = datasets.read(image_set(train=8, val=4, test=0), tmp_path)
+    backbone = model.load_backbone("demo", "random", dataset.size, 0)
+    settings = replace(SETTINGS, epochs=1, fine_tune_epochs=0, repeats=1)
+    (fitted, out_of_fold), _, _ = validated(dataset, backbone, tmp_path, settings, Engine("tensorflow", "bfloat16"))
+    assert fitted.probabilities["frozen"].shape == (0, 2)
+    assert out_of_fold.probabilities["frozen"].shape == (1, 24, 2)
+    assert (out_of_fold.probabilities["frozen"].sum(axis=-1) == pytest.approx(1)).all()
+    assert fitted.head.kernel.shape == (backbone.output.shape[-1], 1)
 
 
 def test_the_mean_over_repeats_is_that_of_logits() -> None:
