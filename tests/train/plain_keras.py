@@ -8,7 +8,6 @@ import numpy as np
 
 from train import dataset as datasets
 from train.features import backbone as model
-from train.fitting import fit
 from train.settings import Settings
 
 
@@ -71,7 +70,9 @@ def plain_keras(
             validation_data=(images[split == "val"], labels[split == "val"]),
             epochs=epochs,
             shuffle=False,  # Keras would shuffle the batches once more
-            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=fit.PATIENCE, restore_best_weights=True)],
+            callbacks=[
+                keras.callbacks.EarlyStopping("val_loss", patience=settings.patience, restore_best_weights=True)
+            ],
             verbose=0,
         )
         histories.append(history.history)
