@@ -162,6 +162,7 @@ def test_training_that_is_killed_after_each_epoch_ends_as_if_it_was_not(
     assert all(map(np.array_equal, tail, other))
 
 
+@pytest.mark.slow
 def test_dropout_is_in_training_only_and_leaves_batch_norm_alone(image_set: Any, tmp_path: Path) -> None:
     """With a rate of next to nothing the weights stay: then the validation loss is the usual one, the training loss isn't."""
     begin = prepared(image_set(train=12, val=6, test=4, size=64), tmp_path)
