@@ -306,9 +306,10 @@ def _compare_data(
 
 def _expect_possible(settings: Settings, dataset: "Dataset", manifest: Path) -> None:
     """That the settings can be had of this set."""
-    from train.fitting import folds
+    from train.fitting import folds, options
     from train.fitting.fit import FitError
 
+    options.check(settings)
     if settings.sensitivity is not None and len(dataset.classes) > 2:
         raise FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
     if settings.folds == 1 or settings.folds < 0 or settings.repeats < 1:

@@ -8,6 +8,12 @@ DEMO = (
     "quickly and offline, how Evenset works."
 )
 
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("none", "cosine", "plateau")
+DECAY = 0.004  # of AdamW's weights: Keras's default
+MOMENTUM = 0.9  # SGD's, without Nesterov's: as ResNets were trained first
+PLATEAU_FACTOR = 0.5  # by which the schedule `plateau` lowers the learning rate
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -21,6 +27,11 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 1e-3
     fine_tune_learning_rate: float = 1e-5
+    optimizer: str = "adam"
+    schedule: str = "none"
+    patience: int = 3
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
     class_weight: str = "none"
     calibrate: bool = False
     sensitivity: float | None = None

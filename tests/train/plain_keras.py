@@ -1,6 +1,7 @@
 """The reference: two phases of Keras's own `fit` through the whole network, on images."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -8,7 +9,6 @@ import numpy as np
 
 from train import dataset as datasets
 from train.features import backbone as model
-from train.fitting import fit
 from train.settings import Settings
 
 
@@ -47,11 +47,23 @@ class Plain(keras.utils.PyDataset):
 
 
 def plain_keras(
-    dataset: datasets.Dataset, settings: Settings, backbone: keras.Model | None = None
+    dataset: datasets.Dataset,
+    settings: Settings,
+    backbone: keras.Model | None = None,
+    *,
+    make_optimizer: Callable[[float, int], keras.optimizers.Optimizer] | None = None,
+    loss: str | keras.losses.Loss | None = None,
+    make_callbacks: Callable[[], list[keras.callbacks.Callback]] = list,
 ) -> tuple[list[dict[str, list[float]]], list[np.ndarray]]:
-    """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each."""
+    """Two phases of Keras's own `fit` on the images, with early stopping; histories and probabilities of each.
+
+    `make_optimizer` is called with a phase's learning rate and its epochs; other callbacks are made anew for each phase.
+    """
     images = np.concatenate([batch.numpy() for batch in datasets.images(dataset.paths(dataset.rows), dataset.size, 8)])
     labels = dataset.labels(dataset.rows)
+    loss = loss or ("binary_crossentropy" if len(dataset.classes) == 2 else "sparse_categorical_crossentropy")
+    if isinstance(loss, keras.losses.CategoricalCrossentropy):
+        labels = np.eye(len(dataset.classes))[labels]
     split = dataset.rows["split"].to_numpy()
     backbone = backbone or model.load_backbone("resnet50v2", "random", dataset.size, settings.seed)
     whole = Whole(backbone, model.make_head(len(dataset.classes), settings.seed))
@@ -64,14 +76,17 @@ def plain_keras(
         backbone.trainable = True
         for index, layer in enumerate(backbone.layers):
             layer.trainable = index >= len(backbone.layers) - layers
-        loss = "binary_crossentropy" if len(dataset.classes) == 2 else "sparse_categorical_crossentropy"
-        whole.compile(keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"])
+        optimizer = make_optimizer(rate, epochs) if make_optimizer else keras.optimizers.Adam(rate)
+        whole.compile(optimizer, loss=loss, metrics=["accuracy"])
         history = whole.fit(
             Plain(images, labels, np.flatnonzero(split == "train"), settings),
             validation_data=(images[split == "val"], labels[split == "val"]),
             epochs=epochs,
             shuffle=False,  # Keras would shuffle the batches once more
-            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=fit.PATIENCE, restore_best_weights=True)],
+            callbacks=[
+                keras.callbacks.EarlyStopping("val_loss", patience=settings.patience, restore_best_weights=True),
+                *make_callbacks(),
+            ],
             verbose=0,
         )
         histories.append(history.history)

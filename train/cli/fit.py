@@ -8,7 +8,7 @@ import click
 import train
 from common.console import as_json, of_root, on_cluster, one_line_errors, print_json, quiet, say
 from train.console import RESUME, table
-from train.settings import Settings
+from train.settings import OPTIMIZERS, SCHEDULES, Settings
 
 _DEFAULTS = Settings()
 
@@ -65,14 +65,50 @@ _DEFAULTS = Settings()
     "--learning-rate",
     default=_DEFAULTS.learning_rate,
     type=click.FloatRange(0, min_open=True),
-    help="Adam's, with the backbone frozen.",
+    help="The optimizer's, with the backbone frozen.",
     show_default=True,
 )
 @click.option(
     "--fine-tune-learning-rate",
     default=_DEFAULTS.fine_tune_learning_rate,
     type=click.FloatRange(0, min_open=True),
-    help="Adam's, while fine-tuning.",
+    help="The optimizer's, while fine-tuning.",
+    show_default=True,
+)
+@click.option(
+    "--optimizer",
+    default=_DEFAULTS.optimizer,
+    type=click.Choice(OPTIMIZERS),
+    help="adamw: Adam with Keras's weight decay, 0.004; sgd: with a momentum of 0.9.",
+    show_default=True,
+)
+@click.option(
+    "--schedule",
+    default=_DEFAULTS.schedule,
+    type=click.Choice(SCHEDULES),
+    help="cosine: the learning rate falls along a cosine, to 0 at the end of a phase's epochs; plateau: it is halved when "
+    "the validation loss hasn't fallen for half of --patience.",
+    show_default=True,
+)
+@click.option(
+    "--patience",
+    default=_DEFAULTS.patience,
+    type=click.IntRange(1),
+    help="Epochs without a better validation loss before a phase stops.",
+    show_default=True,
+)
+@click.option(
+    "--label-smoothing",
+    default=_DEFAULTS.label_smoothing,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of each label that is spread over all classes, in the training and the validation loss.",
+    show_default=True,
+)
+@click.option(
+    "--dropout",
+    default=_DEFAULTS.dropout,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of the backbone's features that is left out before the new layer, anew in each step of training.",
     show_default=True,
 )
 @click.option(

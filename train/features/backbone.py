@@ -223,11 +223,17 @@ class Tail(keras.Model):  # type: ignore[misc]  # Keras ships no types
     given when it was called (keras issue 20285), and batch norm would go by each batch's statistics.
     """
 
-    def __init__(self, part: Cut, head: keras.Layer) -> None:
+    def __init__(self, part: Cut, head: keras.Layer, dropout: keras.Layer | None = None) -> None:
         super().__init__(name="tail")
         self.part, self.pool, self.head = part.tail, keras.layers.GlobalAveragePooling2D(), head
+        self.dropout = dropout
 
-    def call(self, cut_activations: "list[keras.KerasTensor] | keras.KerasTensor") -> "keras.KerasTensor":
+    def call(
+        self,
+        cut_activations: "list[keras.KerasTensor] | keras.KerasTensor",
+        training: bool = False,  # noqa: FBT002  # Keras's own convention
+    ) -> "keras.KerasTensor":
         """Probabilities, shape (batch, 1) with a sigmoid or (batch, classes)."""
         features = self.part(cut_activations, training=False)
-        return self.head(self.pool(features[0] if isinstance(features, list) else features))
+        pooled = self.pool(features[0] if isinstance(features, list) else features)
+        return self.head(self.dropout(pooled, training=training) if self.dropout else pooled)

@@ -20,14 +20,20 @@ from manifests.contract import write_atomically
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
     """Saves, after each epoch, weights, optimizer, early stopping and history, and puts them back before the first.
 
-    It stands behind `stopping` and whatever adds to `history` in the list of callbacks.
+    Of the optimizer: its step, its learning rate and its moments. It stands behind `stopping`, `plateau` and whatever
+    adds to `history` in the list of callbacks.
     """
 
     def __init__(
-        self, path: Path, stopping: keras.callbacks.EarlyStopping, history: list[dict[str, Any]], epochs: int
+        self,
+        path: Path,
+        stopping: keras.callbacks.EarlyStopping,
+        plateau: keras.callbacks.ReduceLROnPlateau | None,
+        history: list[dict[str, Any]],
+        epochs: int,
     ) -> None:
         super().__init__()
-        self.path, self.stopping, self.history, self.epochs = path, stopping, history, epochs
+        self.path, self.stopping, self.plateau, self.history, self.epochs = path, stopping, plateau, history, epochs
         self._kept = _load(path)
         if self._kept:
             history.extend(json.loads(str(self._kept["history"])))
@@ -53,6 +59,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships
         self.stopping.best, self.stopping.wait = float(self._kept["best"]), int(self._kept["wait"])
         self.stopping.best_epoch = int(self._kept["best_epoch"])
         self.stopping.best_weights = _listed(self._kept, "best")
+        if self.plateau:
+            self.plateau.best, self.plateau.wait = float(self._kept["plateau_best"]), int(self._kept["plateau_wait"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keep what there is."""
@@ -65,6 +73,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships
         arrays = {f"{name} {number}": value for name, values in lists.items() for number, value in enumerate(values)}
         arrays |= {"history": json.dumps(self.history), "over": over, "best": self.stopping.best}
         arrays |= {"wait": self.stopping.wait, "best_epoch": self.stopping.best_epoch}
+        if self.plateau:
+            arrays |= {"plateau_best": self.plateau.best, "plateau_wait": self.plateau.wait}
         packed = io.BytesIO()
         np.savez(packed, **arrays)
         write_atomically(self.path, packed.getvalue())

@@ -23,12 +23,12 @@ from train.dataset import Dataset, DatasetError, untuned
 from train.features.activations import Activations, Floats, Labels, probabilities
 from train.features.backbone import Cut, Tail, make_head, set_precision
 from train.features.extract import Computed, Kept
+from train.fitting import options
 from train.fitting.checkpoint import Checkpoint
 from train.settings import Settings
 
 CHECKPOINTS = "checkpoints"  # where they are in a run's folder until it is finished
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")  # of an epoch
-PATIENCE = 3  # epochs without a better validation loss before a phase stops
 
 
 class FitError(UserError):
@@ -131,15 +131,18 @@ def fit(
         DatasetError: an image that is read again is not the one in the manifest any more.
     """
     head = make_head(len(dataset.classes), settings.seed)
+    dropout = options.dropout(settings)
     pooled = keras.Input(activations.train.features.pooled.arrays[0].shape[1:])
-    trainer = _Trainer(dataset, activations, settings, checkpoints, logs, show, progress)
-    trainer.run("frozen", keras.Model(pooled, head(pooled)), settings.epochs, settings.learning_rate)
+    alone = keras.Model(pooled, head(dropout(pooled) if dropout else pooled))
+    trainer = _Trainer(dataset, activations, settings, dropout, checkpoints, logs, show, progress)
+    trainer.run("frozen", alone, settings.epochs, settings.learning_rate)
     found = {"frozen": probabilities(activations.held_out, "frozen", part.tail, head)}
     heads = {"frozen": head.get_weights()}
     if activations.train.features.cut_activations is not None:
         part.tail.trainable = True
         set_precision(part, precision)
-        trainer.run("fine-tuned", Tail(part, head), settings.fine_tune_epochs, settings.fine_tune_learning_rate)
+        tail = Tail(part, head, dropout)
+        trainer.run("fine-tuned", tail, settings.fine_tune_epochs, settings.fine_tune_learning_rate)
         set_precision(part, "float32")
         found["fine-tuned"] = probabilities(activations.held_out, "fine-tuned", part.tail, head)
         heads["fine-tuned"] = head.get_weights()
@@ -154,37 +157,53 @@ class _Trainer:
         dataset: Dataset,
         activations: Activations,
         settings: Settings,
+        dropout: keras.layers.Dropout | None,
         checkpoints: Path,
         logs: Path,
         show: Callable[[dict[str, Any]], None],
         progress: Callable[[int, int], None],
     ) -> None:
         self.train, self.val = activations.train, activations.val
-        self.binary = len(dataset.classes) == 2
+        self.classes, self.dropout = len(dataset.classes), dropout
+        self.of_epoch = math.ceil(len(self.train.rows) / settings.batch_size)  # batches
         self.settings, self.checkpoints, self.show, self.progress = settings, checkpoints, show, progress
         self.board = keras.callbacks.TensorBoard(str(logs), write_graph=False)
         self.history: list[dict[str, Any]] = []
 
     def run(self, phase: str, model: keras.Model, epochs: int, rate: float) -> None:
-        loss = "binary_crossentropy" if self.binary else "sparse_categorical_crossentropy"
+        """Train a model through a phase, or through what is left of it; it has the weights of the best epoch then."""
+        history = list[dict[str, Any]]()
+        self._compile(model, epochs, rate)
+        stopping = keras.callbacks.EarlyStopping("val_loss", patience=self.settings.patience, restore_best_weights=True)
+        plateau = options.plateau(self.settings)
+        checkpoint = Checkpoint(self.checkpoints / f"{phase}.npz", stopping, plateau, history, epochs)
+        for row in history:
+            self.show(row)
+        if checkpoint.is_over:
+            checkpoint.put_best(model)
+        else:
+            masks = options.masks_by_epoch(self.dropout, self.settings.seed) if self.dropout else None
+            watch = self._watch(phase, rate, history)
+            listed = [stopping, plateau, masks, watch, self.board, checkpoint]
+            self._fit(phase, model, epochs, history, [each for each in listed if each])
+        self.history += history
+
+    def _compile(self, model: keras.Model, epochs: int, rate: float) -> None:
         # Between executions Python has its say, and with one step in each it takes a tenth of the time. Over several
         # devices Keras fails if the last execution has fewer steps than the others.
         steps = 10 if tf.distribute.get_strategy().num_replicas_in_sync == 1 else 1
         model.compile(
-            keras.optimizers.Adam(rate),
-            loss=loss,
+            options.optimizer(self.settings, rate, self.of_epoch * epochs),
+            loss=options.loss(self.settings, self.classes),
             metrics=["accuracy"],
             jit_compile=False,  # XLA is slower here: 0.7 x on two cores
             steps_per_execution=steps,
         )
-        batch_size, seed = self.settings.batch_size, self.settings.seed
-        train, val = self.train, self.val
-        before, history = len(self.history), list[dict[str, Any]]()
-        stopping = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
-        checkpoint = Checkpoint(self.checkpoints / f"{phase}.npz", stopping, history, epochs)
-        for row in history:
-            self.show(row)
-        done = len(history)
+
+    def _watch(self, phase: str, rate: float, history: list[dict[str, Any]]) -> keras.callbacks.Callback:
+        """What adds each epoch to the history, shows it, ends what is no number any more, and counts batches."""
+        of_all = self.of_epoch * (self.settings.epochs + self.settings.fine_tune_epochs)
+        earlier = self.of_epoch * (self.settings.epochs if phase == "fine-tuned" else 0)
 
         def note(epoch: int, logs: dict[str, float]) -> None:
             row = {"phase": phase, "epoch": epoch + 1, **{name: float(logs[name]) for name in _LOGGED}}
@@ -195,40 +214,40 @@ class _Trainer:
             history.append(row)
             self.show(row)
 
+        def count(batch: int, **_: object) -> None:
+            self.progress(earlier + self.of_epoch * len(history) + min(batch + 1, self.of_epoch), of_all)
+
+        return keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count)
+
+    def _fit(
+        self,
+        phase: str,
+        model: keras.Model,
+        epochs: int,
+        history: list[dict[str, Any]],
+        callbacks: list[keras.callbacks.Callback],
+    ) -> None:
+        train, val, batch_size = self.train, self.val, self.settings.batch_size
+        before = len(self.history)
+
         def shuffled() -> NDArray[np.int64]:
             # By seed and epoch only, so that a run that goes on draws as one that was never interrupted.
-            return np.random.default_rng((seed, len(history) + 1)).permutation(self.train.rows)
+            return np.random.default_rng((self.settings.seed, len(history) + 1)).permutation(train.rows)
 
-        of_epoch = math.ceil(len(self.train.rows) / batch_size)
-        of_all = of_epoch * (self.settings.epochs + self.settings.fine_tune_epochs)
-        earlier = of_epoch * (self.settings.epochs if phase == "fine-tuned" else 0)
-
-        def count(batch: int, **_: object) -> None:
-            self.progress(earlier + of_epoch * len(history) + min(batch + 1, of_epoch), of_all)
-
-        if checkpoint.is_over:
-            checkpoint.put_best(model)
-        else:
-            with (
-                batches(train.inputs(phase), train.labels, shuffled, batch_size) as to_train_on,
-                batches(val.inputs(phase), val.labels, lambda: val.rows, batch_size) as to_validate_on,
-            ):
-                model.fit(
-                    to_train_on,
-                    validation_data=to_validate_on,
-                    class_weight=self._class_weight(),
-                    initial_epoch=before + done,
-                    epochs=before + epochs,
-                    shuffle=False,  # `order` does; Keras can't, and would say so
-                    callbacks=[
-                        stopping,
-                        keras.callbacks.LambdaCallback(on_epoch_end=note, on_train_batch_end=count),
-                        self.board,
-                        checkpoint,
-                    ],
-                    verbose=0,
-                )
-        self.history += history
+        with (
+            batches(train.inputs(phase), train.labels, shuffled, batch_size) as to_train_on,
+            batches(val.inputs(phase), val.labels, lambda: val.rows, batch_size) as to_validate_on,
+        ):
+            model.fit(
+                to_train_on,
+                validation_data=to_validate_on,
+                class_weight=self._class_weight(),
+                initial_epoch=before + len(history),
+                epochs=before + epochs,
+                shuffle=False,  # `order` does; Keras can't, and would say so
+                callbacks=callbacks,
+                verbose=0,
+            )
 
     def _class_weight(self) -> dict[int, float] | None:
         """By class, so that each weighs the same in all; None if each image is to."""

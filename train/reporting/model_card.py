@@ -10,7 +10,7 @@ from manifests.balance import unevenness
 from manifests.contract import SAMPLE_NOTICE
 from train.evaluation.phase_metrics import PhaseMetrics
 from train.evaluation.results import Finished
-from train.settings import DEMO
+from train.settings import DECAY, DEMO, MOMENTUM, PLATEAU_FACTOR, Settings
 
 USE = (
     "Meant for studying how balancing, augmenting and fine-tuning act on a classifier of such images, and for teaching.",
@@ -21,6 +21,16 @@ _EVIDENCE = (
     "Grad-CAM is coarse, and shows where the evidence for an answer is, not whether it is a good reason. Evidence "
     "outside the body, at a letter or an edge, is a warning."
 )
+_OPTIMIZERS = {
+    "adam": "Adam",
+    "adamw": f"AdamW with a weight decay of {DECAY}",
+    "sgd": f"SGD with a momentum of {MOMENTUM}",
+}
+_SCHEDULES = {
+    "cosine": "In each phase the learning rate falls along a cosine, to 0 at the end of its epochs",
+    "plateau": f"The learning rate is multiplied by {PLATEAU_FACTOR} whenever the validation loss stops falling",
+}
+_DEFAULTS = Settings()  # what runs of versions without an option were trained with
 _KERMANY = re.compile(r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)")
 
 
@@ -83,11 +93,30 @@ def _training(run: Finished) -> list[str]:
     else:
         lines.append("No fine-tuning")
     whom = "class" if settings.get("class_weight") == "balanced" else "image"
+    optimizer = _OPTIMIZERS.get(str(settings.get("optimizer", "adam")), "?")
     return [
         *lines,
-        f"Adam, batches of {settings['batch_size']}; each {whom} weighs the same in the loss",
-        "A phase stops when the validation loss no longer falls, and keeps the weights of its best epoch",
+        f"{optimizer}, batches of {settings['batch_size']}; each {whom} weighs the same in the loss",
+        *_options(settings),
     ]
+
+
+def _options(settings: dict[str, Any]) -> list[str]:
+    """The schedule, label smoothing and dropout, if there were any, and when a phase stopped."""
+    lines = []
+    if settings.get("schedule", "none") != "none":
+        lines.append(_SCHEDULES.get(str(settings["schedule"]), "?"))
+    if settings.get("label_smoothing"):
+        lines.append(f"Labels smoothed by {settings['label_smoothing']}, in the training and the validation loss")
+    if settings.get("dropout"):
+        lines.append(f"Dropout of {settings['dropout']} before the dense layer, in training only")
+    patience = settings.get("patience", _DEFAULTS.patience)
+    when = (
+        "when the validation loss no longer falls"
+        if patience == _DEFAULTS.patience
+        else f"when {patience} epochs in a row give no better validation loss"
+    )
+    return [*lines, f"A phase stops {when}, and keeps the weights of its best epoch"]
 
 
 def _counts(run: Finished, rows: pd.DataFrame | None) -> list[list[str]]:
