@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cattrs
 import numpy as np
@@ -166,10 +166,16 @@ def _shift(dataset: Dataset, images: _Images, files: str) -> dict[str, OfClass]:
             *counts,
             probe.auroc(is_test, by_network, groups),
             probe.auroc(is_test, by_statistics, groups),
-            {name: probe.auroc(is_test, statistics[name].to_numpy(), groups) for name in statistics},
+            _single(is_test, statistics, groups),
             _unlike(of.rows, by_network),
         )
     return found
+
+
+def _single(kind: NDArray[np.bool_], statistics: pd.DataFrame, groups: NDArray[Any]) -> dict[str, Estimate]:
+    """The AUROC of each statistic alone, but for those that are one number in all images."""
+    varied = [name for name in statistics if np.ptp(statistics[name].to_numpy()) > 0]
+    return {name: probe.auroc(kind, statistics[name].to_numpy(), groups) for name in varied}
 
 
 def _unlike(rows: pd.DataFrame, scores: Floats) -> list[Unlike]:
@@ -189,7 +195,7 @@ def _shortcuts(dataset: Dataset, train: _Images, kind: str) -> dict[str, dict[st
     for label in dataset.classes if dataset.positive is None else (dataset.positive,):
         is_class = labels == label
         if is_class.any() and not is_class.all():
-            found[label] = {name: probe.auroc(is_class, statistics[name].to_numpy(), groups) for name in names}
+            found[label] = _single(is_class, statistics[list(names)], groups)
     return found
 
 
@@ -221,7 +227,7 @@ def _augmented(
         groups = np.r_[originals.rows["group"].to_numpy(), augmented["group"].to_numpy()[chosen]]
         if probe.too_few(kind, groups, ("original", "augmented"), dataset.group_name) is None:
             both = pd.concat([originals.image, statistics[chosen]])
-            found[label] = {name: probe.auroc(kind, both[name].to_numpy(), groups) for name in _OF_IMAGES}
+            found[label] = _single(kind, both[list(_OF_IMAGES)], groups)
     return found
 
 
