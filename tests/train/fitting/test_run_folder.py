@@ -156,3 +156,13 @@ def test_a_run_killed_behind_its_last_step_is_tidied(tmp_path: Path) -> None:
     with runs.written(folder, FIRST) as partial:
         assert partial is None
     assert not (folder / runs.CHECKPOINTS).exists()
+
+
+def test_an_option_that_an_older_version_lacked_is_as_by_default(tmp_path: Path) -> None:
+    """A run that was finished, or begun, before there was `--folds` is the one without folds, and no other."""
+    run = tmp_path / "runs" / "tiny"
+    finish(run, FIRST, "old")
+    assert runs.is_finished(run, FIRST | {"folds": 0, "repeats": 1, "patience": 3})
+    assert runs.begun(run, FIRST | {"folds": 0}) == FIRST
+    assert not runs.is_finished(run, FIRST | {"folds": 5})
+    assert runs.begun(run, FIRST | {"patience": 4}) == {}

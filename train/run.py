@@ -1,0 +1,219 @@
+"""A run, from the manifest to its finished folder: the stages of `fit` in their order, and what it prints on the way."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.console import progress, say
+from manifests import contract
+from train import dataset as datasets
+from train.data_checks import shift
+from train.dataset import Dataset
+from train.evaluation import results
+from train.evaluation.results import Finished
+from train.features import activations, cluster_pass, extract, selection
+from train.features import backbone as model
+from train.features import engine as engines
+from train.features.activations import Activations
+from train.features.backbone import Cut
+from train.features.engine import Engine
+from train.features.extract import Features, Progress
+from train.fitting import folds, label_review, leaks, options, tensorboard, training
+from train.fitting import run_folder as runs
+from train.fitting.fit import FitError, python_errors
+from train.reporting import plots, run_figures, samples
+from train.settings import DEMO, Settings
+
+
+def complete(
+    manifest: Path,
+    settings: Settings,
+    *,
+    run: Path | None,
+    root: Path | None,
+    cache: Path | None,
+    limit: int | None,
+    engine: str,
+    positive: str | None,
+    cluster: str | None,
+) -> Finished:
+    """Train on a set, or go on, and write the run's folder; `train.fit` has the arguments, `limit` is in bytes.
+
+    Raises:
+        UserError: the manifest, the weights or the run folder can't be used; the message says why, and the fix.
+    """
+    base = contract.root_of(manifest, root)
+    dataset = datasets.read(manifest, base, positive, pooled=settings.folds > 0)
+    _expect_possible(settings, dataset, manifest)
+    learnt_from = folds.pooled(dataset) if settings.folds else dataset
+    folder = run or base / "runs" / manifest.stem
+    cache = cache or base / "data" / "activations"
+    with model.strategy().scope():
+        backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
+        weights = model.digest(backbone)
+        part = model.cut(backbone, settings.fine_tune_layers)
+        with_tail = min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0
+        chosen = selection.choose(
+            engine,
+            learnt_from,
+            part,
+            weights,
+            cache,
+            batch_size=settings.batch_size,
+            with_tail=with_tail,
+            before=runs.begun(folder, runs.describe(manifest, dataset, settings, weights, engines.PLAIN)),
+        )
+        description = runs.describe(manifest, dataset, settings, weights, chosen.engine, chosen.fine_tune_precision)
+        if runs.is_finished(folder, description):
+            say("This very run is finished already; move its folder away to run it again.")
+        else:
+            _print_set(description, dataset.reason, datasets.warnings(dataset, pooled=settings.folds > 0))
+            say(f"Engine: {chosen.reason}")
+        with runs.written(folder, description, say) as unfinished:
+            if unfinished:
+                kept = _activations(learnt_from, part, weights, cache, chosen.engine, with_tail, limit, cluster)
+                _print_kept(kept, cache, settings)
+                leaks.write(unfinished, learnt_from, cache, say)
+                with progress("training", "batches") as show:
+                    fitted = training.fit_and_measure(
+                        learnt_from,
+                        part,
+                        kept,
+                        settings,
+                        unfinished,
+                        _print_epoch,
+                        show,
+                        precision=chosen.fine_tune_precision,
+                    )
+                with progress("comparing test with train", "files") as show:
+                    _compare_data(dataset, part, weights, cache, chosen.engine, base, unfinished, show)
+                network = backbone if fitted.part is part else model.joined(fitted.part, f"{backbone.name}_ensemble")
+                model.inference_model(network, fitted.head).save(unfinished / "model.keras")
+                _draw(dataset, base, unfinished)
+                if settings.folds:
+                    say(label_review.write(unfinished).sentence(folder / label_review.NAME))
+    return results.read(folder)
+
+
+def _activations(
+    dataset: Dataset,
+    part: Cut,
+    weights: str,
+    cache: Path,
+    engine: Engine,
+    with_tail: bool,  # one caller
+    limit: int | None,
+    cluster: str | None,
+) -> Activations:
+    """The activations of a set, from the cache or computed now, by a cluster perhaps."""
+    with (
+        cluster_pass.connect(cluster, engine) as workers,
+        progress("checking", "images") as check,
+        progress("activations", "images") as show,
+    ):
+
+        def make(share: Dataset, engine: Engine, show: Progress) -> Features:
+            return extract.features(
+                share,
+                part,
+                weights,
+                cache,
+                engine,
+                show,
+                with_tail=with_tail,
+                limit=limit,
+                checking=check,
+                say=say,
+                cluster=workers,
+            )
+
+        return activations.of_shares(dataset, engine, make, show)
+
+
+def _compare_data(
+    dataset: Dataset,
+    part: Cut,
+    weights: str,
+    cache: Path,
+    engine: Engine,
+    base: Path,
+    folder: Path,
+    show: Progress,
+) -> None:
+    """Measure shift and shortcuts, all in float32: what is computed in another arithmetic differs by that."""
+
+    def pooled_of(some: Dataset) -> Any:
+        precise = engine._replace(precision="float32")
+        found = extract.features(some, part, weights, cache, precise, lambda *_: None, with_tail=False)
+        (pooled,) = found.pooled.take(np.arange(len(some.rows)))
+        return pooled
+
+    shift.write(folder, shift.measure(dataset, pooled_of, base / str(dataset.card.get("source", "")), show))
+
+
+def _expect_possible(settings: Settings, dataset: Dataset, manifest: Path) -> None:
+    """That the settings can be had of this set."""
+    options.check(settings)
+    if settings.sensitivity is not None and len(dataset.classes) > 2:
+        raise FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
+    if settings.folds == 1 or settings.folds < 0 or settings.repeats < 1:
+        raise FitError(f"--folds {settings.folds} --repeats {settings.repeats}: folds start at 2, repeats at 1")
+    if settings.repeats > 1 and not settings.folds:
+        raise FitError(f"--repeats {settings.repeats} is of a cross-validation; give --folds 5, say, or leave it out")
+    if settings.folds:  # so that what can't be divided is known before anything is computed
+        folds.assign(folds.pooled(dataset), settings.folds, settings.repeats, settings.seed)
+    if settings.backbone == "demo" and not dataset.is_sample:
+        raise FitError(
+            f"--backbone demo is for the built-in sample only, and {manifest} is of other images; take resnet50v2, the default"
+        )
+
+
+def _draw(dataset: Dataset, root: Path, folder: Path) -> None:
+    """Draw the figures of a run whose numbers are written."""
+    chosen = samples.choose(dataset, root)
+    run_figures.rescaling(chosen, folder / "rescaling.png")
+    run_figures.augmentation(chosen, folder / "augmentation.png")
+    finished = results.read(folder)
+    name = " - ".join(filter(None, (finished.settings["set"], finished.settings.get("notice"))))
+    run_figures.curves(finished.history, f"Training on {name}", folder / "curves.png")
+    with python_errors():
+        tensorboard.write(finished, plots.pictures(finished), folder)
+
+
+def _print_set(description: dict[str, Any], reason: str, warnings: list[str]) -> None:
+    images = ", ".join(f"{count:,} {split}" for split, count in description["images"].items())
+    say(f"{description['set']}: {images} images of {' and '.join(description['classes'])}")
+    if description["positive"] is not None:
+        say(f"Positive class: {description['positive']} ({reason}; --positive CLASS sets it)")
+    if description["notice"]:
+        say(description["notice"])
+    for warning in warnings:
+        say(f"Note: {warning}")
+    if description["backbone"] == "demo":
+        say(DEMO)
+    if description["weights"] == "random":
+        say("Random weights: the backbone has learnt nothing yet, so expect no more than chance.")
+
+
+def _print_kept(kept: Activations, cache: Path, settings: Settings) -> None:
+    engine = kept.train.features.engine
+    there = kept.different - kept.computed
+    say(f"Frozen layers ({engine.name}, {engine.precision}): {kept.computed:,} images computed, {there:,} from {cache}")
+    if engine.precision != "float32":
+        out_of_fold = ", and predictions out of fold," if settings.folds else ""
+        say(
+            f"Losses and accuracies of the epochs{out_of_fold} are of that precision; all other figures are the saved model's, "
+            "float32."
+        )
+    lacking = getattr(kept.train.features.cut_activations, "lacking", 0)
+    if lacking:
+        say(f"No room to keep them all: each epoch of fine-tuning computes those of {lacking:,} images again.")
+
+
+def _print_epoch(row: dict[str, Any]) -> None:
+    fold = f"repeat {row['repeat']} fold {row['fold']}  " if "fold" in row else ""
+    say(
+        f"{fold}{row['phase']:>10}  epoch {row['epoch']:>3}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+        f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.4f}"
+    )
