@@ -86,11 +86,11 @@ def run(options: argparse.Namespace) -> None:
     file = recipe_of(options.recipe)
     out = Path("runs") / f"{file.stem}-ablation"
     folders = {}
-    for name, of_variant in variants(yaml.safe_load(file.read_text(encoding="utf-8"))).items():
+    for name, of_variant in variants(yaml.safe_load(file.read_text(encoding="utf-8")) or {}).items():
         stem = f"{file.stem}-{name}" if name else file.stem
         write_atomically(out / "recipes" / f"{stem}.yaml", yaml.safe_dump(of_variant, sort_keys=False))
         say(f"\n{stem}")
-        built = augment.build(str(out / "recipes" / f"{stem}.yaml"), options.source)
+        built = augment.build(str(out / "recipes" / f"{stem}.yaml"), options.source, seed=options.seed or None)
         settings = train.Settings(
             **{key: value for key, value in vars(options).items() if key not in ("recipe", "source")}
         )

@@ -77,7 +77,7 @@ def compare(runs: Sequence[Place], *, out_of_fold: bool = False, against_first: 
     Args:
         runs: folders of finished runs.
         out_of_fold: compare cross-validated runs by their predictions out of fold instead, and leave test alone.
-        against_first: compare only the last phase of each with that of the first, with intervals that hold together.
+        against_first: compare only the last phase of each with that of the first; of each figure the intervals hold together.
 
     Returns:
         A row a comparison: `first`, `second`, `figure`, `difference` (second less first) with its 95 % interval
@@ -111,7 +111,9 @@ def shift(run: Place) -> "Shift":
 
     found = stage.read(Path(run))
     if found is None:
-        raise ResultsError(f"{run} holds no finished run that measured shift; run `python -m train fit` again")
+        raise ResultsError(
+            f"{run} holds no finished run that measured shift; move its folder away and run `python -m train fit` again"
+        )
     return found
 
 

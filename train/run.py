@@ -74,6 +74,8 @@ def complete(
             if unfinished:
                 kept = _activations(learnt_from, part, weights, cache, chosen.engine, with_tail, limit, cluster)
                 _print_kept(kept, cache, settings)
+                # Before training, which changes the backbone's last layers.
+                _compare_data(dataset, part, weights, cache, chosen.engine, base, unfinished, cluster)
                 leaks.write(unfinished, learnt_from, cache, say)
                 with progress("training", "batches") as show:
                     fitted = training.fit_and_measure(
@@ -86,8 +88,6 @@ def complete(
                         show,
                         precision=chosen.fine_tune_precision,
                     )
-                with progress("comparing test with train", "files") as show:
-                    _compare_data(dataset, part, weights, cache, chosen.engine, base, unfinished, show)
                 network = backbone if fitted.part is part else model.joined(fitted.part, f"{backbone.name}_ensemble")
                 model.inference_model(network, fitted.head).save(unfinished / "model.keras")
                 _draw(dataset, base, unfinished)
@@ -139,17 +139,30 @@ def _compare_data(
     engine: Engine,
     base: Path,
     folder: Path,
-    show: Progress,
+    cluster: str | None,
 ) -> None:
     """Measure shift and shortcuts, all in float32: what is computed in another arithmetic differs by that."""
+    if (folder / shift.NAME).is_file():  # by the run that was killed
+        return
+    precise = engine._replace(precision="float32")
+    source, recipe = str(dataset.card.get("source", "")), dataset.card.get("recipe")
+    value_range = recipe.get("value_range") if isinstance(recipe, dict) else None
+    with (
+        cluster_pass.connect(cluster, precise) as workers,
+        progress("comparing test with train", "images") as computing,
+        progress("comparing test with train", "files") as reading,
+    ):
 
-    def pooled_of(some: Dataset) -> Any:
-        precise = engine._replace(precision="float32")
-        found = extract.features(some, part, weights, cache, precise, lambda *_: None, with_tail=False)
-        (pooled,) = found.pooled.take(np.arange(len(some.rows)))
-        return pooled
+        def pooled_of(some: Dataset) -> Any:
+            found = extract.features(
+                some, part, weights, cache, precise, computing, with_tail=False, say=say, cluster=workers
+            )
+            (pooled,) = found.pooled.take(np.arange(len(some.rows)))
+            return pooled
 
-    shift.write(folder, shift.measure(dataset, pooled_of, base / str(dataset.card.get("source", "")), show))
+        place = None if "://" in source else base / source
+        found = shift.measure(dataset, pooled_of, place, reading, tuple(value_range) if value_range else None)
+    shift.write(folder, found)
 
 
 def _expect_possible(settings: Settings, dataset: Dataset, manifest: Path) -> None:
@@ -157,7 +170,8 @@ def _expect_possible(settings: Settings, dataset: Dataset, manifest: Path) -> No
     options.check(settings)
     if settings.sensitivity is not None and len(dataset.classes) > 2:
         raise FitError(f"sensitivity is for two classes, {manifest} has {len(dataset.classes)}; leave it out")
-    if settings.folds == 1 or settings.folds < 0 or settings.repeats < 1:
+    whole = all(isinstance(number, int) for number in (settings.folds, settings.repeats))
+    if not whole or settings.folds == 1 or settings.folds < 0 or settings.repeats < 1:
         raise FitError(f"--folds {settings.folds} --repeats {settings.repeats}: folds start at 2, repeats at 1")
     if settings.repeats > 1 and not settings.folds:
         raise FitError(f"--repeats {settings.repeats} is of a cross-validation; give --folds 5, say, or leave it out")

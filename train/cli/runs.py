@@ -33,7 +33,7 @@ _ADVICE = (
 @click.option(
     "--against-first",
     is_flag=True,
-    help="Compare only the last phase of each RUN with that of the first; the intervals of all comparisons hold together.",
+    help="Compare only the last phase of each RUN with that of the first; of each figure the intervals of all runs hold together.",
 )
 @as_json
 def compare(runs: tuple[Path, ...], *, out_of_fold: bool, against_first: bool, **_: bool) -> None:
@@ -53,6 +53,8 @@ def compare(runs: tuple[Path, ...], *, out_of_fold: bool, against_first: bool, *
             say(table(results.overview(finished)))
         found = train.compare(runs, out_of_fold=out_of_fold, against_first=against_first)
         print_json(json.loads(found.to_json(orient="records")))
+        if not len(found):
+            say("There is nothing to compare: give several runs.")
         if len(found):
             images = "out of fold, on the same images" if out_of_fold else "on the same test images"
             say(f"\nThe second less the first, {images}:")
@@ -101,7 +103,10 @@ def shift(run: Path, **_: bool) -> None:
 
         finished, found = results.read(run), train.shift(run)
         print_json(asdict(found))
-        for part in shift_summary.summary(found, finished.settings):
+        parts = shift_summary.summary(found, finished.settings)
+        if not parts:
+            say(f"Nothing was measured: {found.reason}.")
+        for part in parts:
             say(f"\n{part.title}\n")
             for sentence in part.sentences:
                 say(sentence)

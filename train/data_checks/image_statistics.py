@@ -17,12 +17,15 @@ OF_PIXELS = ("brightness", "contrast", "sharpness", "border")
 STATISTICS = (*OF_FILE, *OF_PIXELS)
 _BORDER = 0.05  # of the shorter side
 
+Range = tuple[float, float]
 
-def statistics(data: bytes) -> dict[str, float]:
+
+def statistics(data: bytes, value_range: Range | None = None) -> dict[str, float]:
     """The statistics of an image file.
 
     Args:
         data: its bytes.
+        value_range: the samples that are black and white, where they have more than 8 bits; None: as the file declares.
 
     Returns:
         `width` and `height` in pixels; `aspect ratio`, width by height; `bits per pixel` of the file; `brightness` and
@@ -33,24 +36,35 @@ def statistics(data: bytes) -> dict[str, float]:
     Raises:
         UnreadableImage: it can't be decoded.
     """
-    image = decode(data)
+    image = decode(data, value_range=value_range)
     height, width = image.shape[:2]
     found = (width, height, width / height, 8 * len(data) / (width * height), *_of_pixels(_gray(image)))
     return dict(zip(STATISTICS, map(float, found), strict=True))
 
 
-def of_files(paths: Sequence[Path], checksums: Sequence[str], progress: Callable[[int, int], None]) -> pd.DataFrame:
+def of_files(
+    paths: Sequence[Path],
+    checksums: Sequence[str],
+    progress: Callable[[int, int], None],
+    value_range: Range | None = None,
+) -> pd.DataFrame:
     """The statistics of image files, a row a file; nan where it can't be read, or is not the one of the checksum."""
 
     def of_file(path: Path, checksum: str) -> dict[str, float]:
         try:
             data = read_image(path)
-            return statistics(data) if hashlib.sha256(data).hexdigest() == checksum else {}
-        except (OSError, UnreadableImage):
+            return statistics(data, value_range) if hashlib.sha256(data).hexdigest() == checksum else {}
+        except (
+            OSError,
+            UnreadableImage,
+            MemoryError,
+            ValueError,
+            cv2.error,
+        ):  # ValueError: of a name that no file can have
             return {}
 
     found = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # each holds an image at its full size
         for done, each in enumerate(pool.map(of_file, paths, checksums), 1):
             found.append(each)
             progress(done, len(paths))

@@ -43,9 +43,10 @@ def too_few(kind: NDArray[np.bool_], groups: NDArray[Any], names: tuple[str, str
         group_name: what a reason calls a group.
     """
     sides = [(int((kind == side).sum()), len(set(groups[kind == side])), name) for side, name in enumerate(names)]
-    if min(side[0] for side in sides) >= _LEAST and min(side[1] for side in sides) >= _FOLDS:
+    few = [side for side in sides if side[0] < _LEAST or side[1] < _FOLDS]
+    if not few:
         return None
-    images, patients, name = min(sides)
+    images, patients, name = min(few)
     return Estimate(None, None, None, f"{images} {name} images of {patients} {group_name}s are too few")
 
 
@@ -66,9 +67,10 @@ def scores(features: Floats, kind: NDArray[np.bool_], groups: NDArray[Any], pena
 
 def auroc(kind: NDArray[np.bool_], values: Floats, groups: NDArray[Any]) -> Estimate:
     """Of values for telling the kinds apart, above 0.5 where those of True are higher; the interval resamples patients."""
-    names, patients = np.unique(groups.astype(str), return_inverse=True)
+    patients = np.unique(groups.astype(str), return_inverse=True)[1]
     ranking = Ranked(kind, values)
     value = float(ranking.areas(np.ones(len(values)))[0])
     drawn = bootstrap(lambda weights: {"auroc": ranking.areas(weights)[0]}, patients)["auroc"]
-    low, high = interval(value, drawn, len(names))
+    fewest = min(len(set(patients[kind == side])) for side in (False, True))
+    low, high = interval(value, drawn, fewest)
     return Estimate.of(value, low, high, "")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from manifests.contract import write_atomically
 from train import checksums
 from train.data_checks import probe
-from train.data_checks.image_statistics import OF_FILE, OF_PIXELS, STATISTICS, of_files
+from train.data_checks.image_statistics import OF_FILE, OF_PIXELS, STATISTICS, Range, of_files
 from train.dataset import Dataset
 from train.evaluation.metrics import Floats
 from train.evaluation.phase_metrics import Estimate
@@ -90,7 +90,9 @@ class _Images(NamedTuple):
         return _Images(*(each[chosen] for each in self))
 
 
-def measure(dataset: Dataset, pooled_of: PooledOf, source: Path, progress: Progress) -> Shift:
+def measure(
+    dataset: Dataset, pooled_of: PooledOf, source: Path | None, progress: Progress, value_range: Range | None = None
+) -> Shift:
     """Measure a set.
 
     Up to `probe.MOST` unaugmented images of each class of train (of val first, then of train) and of test are compared.
@@ -98,24 +100,31 @@ def measure(dataset: Dataset, pooled_of: PooledOf, source: Path, progress: Progr
     Args:
         dataset: the set.
         pooled_of: gives the backbone's pooled output, float (images, features), of a set's images, all in one arithmetic.
-        source: the folder that the sources lie in; it need not be there.
+        source: the folder that the sources lie in; it need not be there. None: they are at an address.
         progress: called with (image files read, image files there are).
+        value_range: the samples that the set's recipe took for black and white.
     """
     rows = dataset.rows.assign(is_test=dataset.rows["split"] == "test")
     originals = rows[rows["variant"] == 0].sort_values("split", key=lambda split: split == "train", kind="stable")
     originals = originals.reset_index(drop=True)
+    if originals.empty:
+        return Shift("image", "the set has no unaugmented images", {}, {}, {}, {})
     originals = originals.iloc[_chosen(originals)].reset_index(drop=True)
     augmented = rows[(rows["variant"] > 0) & (rows["split"] == "train")].reset_index(drop=True)
     augmented = augmented.iloc[probe.sample(augmented, ["label"])].reset_index(drop=True)
     in_all = 2 * len(originals) + len(augmented)
 
-    def read(paths: list[Path], checksums: "pd.Series[str]", before: int) -> pd.DataFrame:
-        return of_files(paths, checksums.tolist(), lambda done, _: progress(before + done, in_all))
+    def read(
+        paths: list[Path], checksums: "pd.Series[str]", before: int, value_range: Range | None = None
+    ) -> pd.DataFrame:
+        return of_files(paths, checksums.tolist(), lambda done, _: progress(before + done, in_all), value_range)
+
+    sources = [source / name for name in originals["source"]] if source else []
 
     images = _Images(
         originals,
         pooled_of(dataset._replace(rows=originals.drop(columns="is_test"))),
-        read([source / name for name in originals["source"]], originals["source_sha256"], 0),
+        read(sources, originals["source_sha256"], 0, value_range).reindex(range(len(originals))),
         read(dataset.paths(originals), originals["sha256"], len(originals)),
     )
     of_augmented = read(dataset.paths(augmented), augmented["sha256"], 2 * len(originals))
@@ -137,13 +146,15 @@ def _chosen(originals: pd.DataFrame) -> NDArray[np.int64]:
     return probe.sample(originals.assign(sha256=rank), ["label", "is_test"])
 
 
-def _readable(images: _Images, source: Path) -> tuple[_Images, str, str]:
+def _readable(images: _Images, source: Path | None) -> tuple[_Images, str, str]:
     """The images of which all is known, whose files' statistics are told, and why not the sources'."""
     known = images.source.notna().all(axis=1).to_numpy()
     whole = images.image.notna().all(axis=1).to_numpy()
     if known.mean() >= _READ:
         return images.where(known & whole), "source", ""
     reason = f"{known.sum():,} of {len(known):,} source files can be read in {source}"
+    if source is None:
+        reason = "they are not on this machine's disks"
     return images.where(whole), "image", reason
 
 
@@ -194,7 +205,7 @@ def _shortcuts(dataset: Dataset, train: _Images, kind: str) -> dict[str, dict[st
     found = {}
     for label in dataset.classes if dataset.positive is None else (dataset.positive,):
         is_class = labels == label
-        if is_class.any() and not is_class.all():
+        if probe.too_few(is_class, groups, ("other", label), dataset.group_name) is None:
             found[label] = _single(is_class, statistics[list(names)], groups)
     return found
 

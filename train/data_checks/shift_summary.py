@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from manifests.contract import group_name
 from train.data_checks.image_statistics import OF_FILE
 from train.data_checks.shift import Shift
 from train.evaluation.phase_metrics import Estimate
@@ -48,15 +49,15 @@ def summary(shift: Shift, settings: Mapping[str, Any]) -> list[Part]:
         shift: as measured.
         settings: of the run.
     """
-    parts = [_shift(shift), _shortcuts(shift, settings), _augmented(shift)]
+    parts = [_shift(shift, group_name(settings)), _shortcuts(shift, settings), _augmented(shift)]
     return [part for part in parts if len(part.table)]
 
 
-def _shift(shift: Shift) -> Part:
+def _shift(shift: Shift, name: str) -> Part:
     lead = (
         "Images of train and test are compared within their class: 0.5 means that nothing distinguishes them, 1 that it can "
         "always be said which is which. `network` is a logistic regression on the output of the frozen backbone, `statistics` "
-        f"one on simple statistics of the {_files(shift)}, each tried on patients that it was not fitted to."
+        f"one on simple statistics of the {_files(shift)}, each tried on {name}s that it was not fitted to."
     )
     said, advice = [], ""
     for label, of_class in shift.classes.items():

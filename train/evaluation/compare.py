@@ -49,7 +49,7 @@ def differences(
 
     With `out_of_fold` they are of the predictions out of fold of cross-validated runs, on the images that all of them were
     scored on: sets of one source may show different ones as they are. Test stays unopened. With `against_first` each run's last phase is compared with
-    that of the first run and nothing else, and the intervals of all comparisons hold together (Bonferroni).
+    that of the first run and nothing else, and of each figure the intervals of all runs hold together (Bonferroni).
 
     Columns: first, second, figure, difference, low, high (its 95 % interval, paired, over patients), p (for accuracies
     by exact permutation of the patients, for AUROCs by Obuchowski's test for clustered data), p_holm (corrected for
@@ -151,10 +151,11 @@ def _expect_same_images(first: Judgement, other: Judgement) -> None:
             "compare runs of the same classes"
         )
     columns = ["source_sha256", "label"]
+    what = "test images" if first.split == "test" else "images or labels out of fold"
     if not first.images[columns].equals(other.images[columns]):
         of_first, of_other = (set(map(tuple, each.images[columns].to_numpy())) for each in (first, other))
         raise ResultsError(
-            f"{first.name} and {other.name} are on different test images ({len(of_first - of_other)} only in the "
+            f"{first.name} and {other.name} are on different {what} ({len(of_first - of_other)} only in the "
             f"first, {len(of_other - of_first)} only in the second); train both on sets of one source folder"
         )
 

@@ -142,7 +142,7 @@ def _part(
 ) -> pd.DataFrame:
     """Some images, with the class that is suggested for each."""
     found = rows.iloc[places][["path", "source_sha256", "label", "group"]].reset_index(drop=True)
-    found["suggested"] = [classes[index] for index in suggested]
+    found["suggested"] = pd.Series([classes[index] for index in suggested], dtype=object)
     found["p(given)"] = probabilities[places, labels[places]]
     found["p(suggested)"] = probabilities[places, suggested]
     found["score"] = scores(labels, probabilities)[places]

@@ -246,9 +246,9 @@ def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
         said.append(
             "The validation images are not augmented, so training images were compared, which the model has learnt."
         )
-        if measured.precision != "float32":
-            said.append(
-                f"These figures come from the activations that it was trained on, in {measured.precision}; all others are "
-                "the saved model's, in float32."
-            )
+    if measured.split != "val" and measured.precision != "float32":
+        said.append(
+            f"These figures come from the activations of training, in {measured.precision}; all others are "
+            "the saved model's, in float32."
+        )
     return said, pd.DataFrame(rows)

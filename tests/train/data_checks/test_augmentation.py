@@ -166,5 +166,5 @@ def test_it_is_said_in_words(weight: float, expected: str) -> None:
     assert "bfloat16" not in " ".join(said)
     assert found is not None
     trained = {"frozen": PhaseMetrics(val=val, augmentation=replace(found, precision="bfloat16"))}
-    assert "trained on, in bfloat16" in " ".join(results.augmentation(run._replace(metrics=trained))[0])
+    assert "activations of training, in bfloat16" in " ".join(results.augmentation(run._replace(metrics=trained))[0])
     assert results.augmentation(run._replace(metrics={"frozen": PhaseMetrics(val=val)}))[0] == []

@@ -31,14 +31,9 @@ def a_set(counts: list[tuple[str, int, bool]], test: int = 2) -> Dataset:
         for variant in range(0 if original else 1, 3)
     ]
     rows += [(f"t{number}.jpg", "test", CLASSES[number % 2], f"t{number}", f"t{number}", 0) for number in range(test)]
-    return Dataset(
-        pd.DataFrame(rows, columns=["path", "split", "label", "group", "source", "variant"]),
-        {},
-        CLASSES,
-        (8, 8),
-        Path(),
-        "",
-    )
+    found = pd.DataFrame(rows, columns=["path", "split", "label", "group", "source", "variant"])
+    found = found.assign(source_sha256=found["source"], sha256=found["path"])
+    return Dataset(found, {}, CLASSES, (8, 8), Path(), "")
 
 
 patients = st.lists(st.tuples(st.sampled_from(CLASSES), st.integers(1, 3), st.booleans()), min_size=6, max_size=40)
@@ -69,6 +64,33 @@ def test_every_patient_is_held_out_once_and_trained_on_otherwise(
         times = Counter(place for fold in divided if fold.repeat == repeat for place in fold.held_out)
         assert times == Counter(range(len(rows)))
     assert len({fold.seed for fold in divided}) == len(divided)
+
+
+def test_patients_who_share_an_image_stay_together() -> None:
+    """However they are chained: else a fold would train on the bytes that it is scored on."""
+    dataset = folds.pooled(a_set([("0", 1, True)] * 20 + [("01", 1, True)] * 20))
+    number = dataset.rows["group"].str.extract(r"(\d+)")[0].astype(int)
+    # 000 shares with 001 its source, 001 with 002 its image as it is written, 003 with 004 its source, and so on.
+    chained = dataset.rows.assign(
+        source_sha256=np.where(number % 5 < 2, (number // 5).astype(str), dataset.rows["source_sha256"]),
+        sha256=np.where((number % 5).isin([1, 2]), (number // 5).astype(str), dataset.rows["sha256"]),
+    )
+    rows = chained[chained["split"] == "train"].reset_index(drop=True)
+    for fold in folds.assign(dataset._replace(rows=chained), 3, 2, 0):
+        held_out = set(rows["group"].iloc[fold.held_out])
+        for first in range(0, 40, 5):
+            together = {f"{first + place:03}" for place in range(3)}
+            assert together <= held_out or not together & held_out
+        for column in ("source_sha256", "sha256"):
+            assert not set(rows[column].iloc[fold.train]) & set(rows[column].iloc[fold.val])
+
+
+def test_sources_of_one_name_are_those_of_their_patients() -> None:
+    """A manifest from elsewhere may call them 0.png in each patient's folder; every image is held out once."""
+    dataset = folds.pooled(a_set([("0", 2, True)] * 20 + [("01", 1, True)] * 20))
+    named = dataset._replace(rows=dataset.rows.assign(source=dataset.rows["source"].str[-1] + ".png"))
+    times = Counter(place for fold in folds.assign(named, 4, 1, 0) for place in fold.held_out)
+    assert times == Counter(range((dataset.rows["split"] == "train").sum()))
 
 
 def test_folds_are_stratified_by_class_and_by_what_can_be_scored() -> None:
