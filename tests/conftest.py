@@ -35,9 +35,23 @@ def _peaks() -> dict[str, float]:
     return {name: float(resource.getrusage(kind).ru_maxrss * unit) for name, kind in kinds.items()}
 
 
+_of_workers: dict[str, float] = {}  # the same of pytest-xdist's workers, the largest of each kind
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the peaks of a worker that is done."""
+    for name, peak in getattr(node, "workeroutput", {}).get("peaks", {}).items():
+        _of_workers[f"a worker, {name}"] = max(peak, _of_workers.get(f"a worker, {name}", 0.0))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run whose tests pass but take more memory than a laptop has is a failure."""
-    if max(_peaks().values(), default=0) > _MOST_MEMORY and session.exitstatus == pytest.ExitCode.OK:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:  # in a worker, whose exit status nobody asks for
+        output["peaks"] = _peaks()
+        return
+    if max((_peaks() | _of_workers).values(), default=0) > _MOST_MEMORY and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -55,7 +69,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the peak memory, and which tests raised it most."""
-    peaks = _peaks()
+    peaks = _peaks() | _of_workers
     if peaks:
         text = ", ".join(f"{name} {peak / 1e9:.2f} GB" for name, peak in peaks.items())
         over = max(peaks.values()) > _MOST_MEMORY
