@@ -209,7 +209,7 @@ def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
     return mixed
 
 
-def image(path: Path, sha256: str) -> str | None:
+def image(path: Path, sha256: str | None) -> str | None:
     """An image file as a data URL; None if it can't be read, or is not the one of the checksum."""
     found = pixels(path, sha256)
     return None if found is None else jpeg(found)

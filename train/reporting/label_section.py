@@ -91,13 +91,8 @@ def _shown(table: pd.DataFrame, known: dict[str, str], root: Path) -> list[Doubt
                 f"{row['p(given)']:.3f}",
                 f"{row['p(suggested)']:.3f}",
                 Path(twin).name,
-                _image(row["path"], known, root),
-                _image(twin, known, root),
+                error_analysis.image(root / row["path"], known.get(row["path"])),
+                error_analysis.image(root / twin, known.get(twin)),
             )
         )
     return found
-
-
-def _image(path: str, known: dict[str, str], root: Path) -> str | None:
-    pixels = error_analysis.pixels(root / path, known.get(path))
-    return None if pixels is None else error_analysis.jpeg(pixels)
