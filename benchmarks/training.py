@@ -7,6 +7,7 @@ runs took.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ from train import tables
 from train.features import backbone as model
 from train.features import engine, selection
 
-BATCH, WARM, LAYERS, FOLDS = 32, 5, 5, 5
+BATCH, WARM, LAYERS, FOLDS, STEPS = 32, 5, 5, 5, 20
 RUNS = {  # name: (options, at least); what begins with "first" has nothing kept
     "first run": ((), 30),
     "second run, other rates": (("--learning-rate", "2e-3", "--fine-tune-learning-rate", "2e-5"), 45),
@@ -131,11 +132,31 @@ def fitted(manifest: Path, weights: str, scratch: Path, options: tuple[str, ...]
     return time.perf_counter() - start, tables.read(run / "history.csv", tables.HISTORY), usage.ru_maxrss / 1e6
 
 
-def passes(dataset: datasets.Dataset, weights: str) -> dict[str, float]:
+def passes(part: model.Cut) -> dict[str, float]:
     """Images a second through the frozen part, by engine, as `--engine auto` measures them."""
-    part = model.cut(model.load_backbone("resnet50v2", weights, dataset.size, 0), LAYERS)
     seconds = selection.pass_seconds(part, engine.candidates("auto"), time.perf_counter)
     return {name: BATCH / taken for name, taken in seconds.items()}
+
+
+def steps(part: model.Cut) -> dict[str, float]:
+    """Milliseconds a fine-tuning step on activations in bfloat16: as Keras computes it, and in each form that we train in."""
+    rng = np.random.default_rng(0)
+    given = [tf.cast(np.abs(rng.normal(size=(BATCH, *x.shape[1:]))), tf.bfloat16) for x in part.tail.inputs]
+    labels = tf.constant(rng.integers(0, 2, BATCH))
+    part.tail.trainable = True
+    forms = {
+        "Keras's own": contextlib.nullcontext(),
+        "float32": model.training_form(part, "float32"),
+        "bfloat16": model.training_form(part, "bfloat16"),
+    }
+    runs = {}
+    for name, form in forms.items():
+        with form:
+            tail = model.Tail(part, model.make_head(2, 0))
+            tail.compile(keras.optimizers.Adam(0.0), loss="binary_crossentropy", jit_compile=False)
+            tail.train_on_batch(given, labels)  # traces it in this form
+        runs[name] = lambda tail=tail: [tail.train_on_batch(given, labels) for _ in range(STEPS)]
+    return {name: taken / STEPS * 1000 for name, taken in selection.timed(runs).items()}
 
 
 def main() -> None:
@@ -165,7 +186,9 @@ def main() -> None:
                 f"| {name} | {taken:.0f} | {plain:.0f} | {of_phases} | {peak:.1f} GB | {plain / taken:.0f} x | {least} x |",
                 flush=True,
             )
-    speeds = passes(dataset, weights)
+    part = model.cut(model.load_backbone("resnet50v2", weights, dataset.size, 0), LAYERS)
+    print("a fine-tuning step, ms: " + ", ".join(f"{name} {taken:.1f}" for name, taken in steps(part).items()))
+    speeds = passes(part)
     taken = selection.fastest({name: 1 / speed for name, speed in speeds.items()})
     print(json.dumps(engine.machine()))
     print("the pass, images/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items()))

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from manifests.contract import write_atomically
 from train.dataset import Dataset
-from train.features.backbone import Cut, Tail, make_head, set_precision
+from train.features.backbone import Cut, Tail, make_head, training_form
 from train.features.engine import PLAIN, Engine, candidates, machine
 from train.features.extract import addresses
 from train.features.forward import BATCH, forward
@@ -193,13 +193,12 @@ def _step_seconds(part: Cut, engine: Engine, batch_size: int, clock: Clock) -> d
     part.tail.trainable = True
     runs: dict[str, Callable[[], object]] = {}
     for precision in ("float32", "bfloat16"):
-        set_precision(part, precision)
-        tail = Tail(part, make_head(2, 0))
-        tail.compile(keras.optimizers.Adam(0.0), loss="binary_crossentropy", jit_compile=False)
-        tail.train_on_batch(given, labels)  # traces it in this precision
+        with training_form(part, precision):
+            tail = Tail(part, make_head(2, 0))
+            tail.compile(keras.optimizers.Adam(0.0), loss="binary_crossentropy", jit_compile=False)
+            tail.train_on_batch(given, labels)  # traces it in this form
         runs[precision] = lambda tail=tail: tail.train_on_batch(given, labels)  # type: ignore[misc]  # as above
     seconds = timed(runs, clock)
-    set_precision(part, "float32")
     part.tail.set_weights(weights)
     return seconds
 

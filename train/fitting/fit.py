@@ -21,7 +21,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from common.errors import UserError
 from train.dataset import Dataset, DatasetError, untuned
 from train.features.activations import Activations, Floats, Labels, probabilities
-from train.features.backbone import Cut, Tail, make_head, set_precision
+from train.features.backbone import Cut, Tail, make_head, training_form
 from train.features.extract import Computed, Kept
 from train.fitting import options
 from train.fitting.checkpoint import Checkpoint
@@ -140,10 +140,9 @@ def fit(
     heads = {"frozen": head.get_weights()}
     if activations.train.features.cut_activations is not None:
         part.tail.trainable = True
-        set_precision(part, precision)
-        tail = Tail(part, head, dropout)
-        trainer.run("fine-tuned", tail, settings.fine_tune_epochs, settings.fine_tune_learning_rate)
-        set_precision(part, "float32")
+        with training_form(part, precision):
+            tail = Tail(part, head, dropout)
+            trainer.run("fine-tuned", tail, settings.fine_tune_epochs, settings.fine_tune_learning_rate)
         found["fine-tuned"] = probabilities(activations.held_out, "fine-tuned", part.tail, head)
         heads["fine-tuned"] = head.get_weights()
     return Fitted(part, head, heads, trainer.history, found)
