@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import augment
 import train
+from augment.recipe import RECIPES
 from common.console import say
 from manifests.contract import write_atomically
 
@@ -61,7 +62,7 @@ def variants(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def recipe_of(name_or_file: str) -> Path:
     """The recipe's file."""
-    named = Path(augment.__file__).parent / "recipes" / f"{name_or_file}.yaml"
+    named = RECIPES / f"{name_or_file}.yaml"
     return named if named.is_file() else Path(name_or_file)
 
 

@@ -1,58 +1,100 @@
-"""Looks for better settings on validation alone, and tells the test result of the one that validation chose.
+"""Looks for better settings by cross-validation, and opens the test figures of one run only.
 
-Trains on each manifest with each of the settings below, in processes of its own, prints what all came to on
-validation, and reads test figures of one run only: the one with the best AUROC on validation. Kept activations make
-most of the runs cheap. What was trained before is not trained again.
+    for recipe in even benchmarks/recipes/*.yaml; do python -m augment build --source X-RAYS --recipe $recipe; done
+    python benchmarks/search.py manifests/even.csv manifests/clahe.csv --weights WEIGHTS
+
+One choice after the other, each by the AUROC of predictions out of fold, on the unaugmented images of train and val: first
+how many layers are fine-tuned and at which rate, on the first set; then each of the options; then the other sets. Every
+configuration is printed. What was chosen is trained with --final-folds then, and its ensemble tested. What was trained before
+is not trained again.
 """
 
 import argparse
 import itertools
-import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from train.evaluation import results  # after the path to it
+import train
+from train.evaluation.results import Finished
 
-LAYERS = (5, 15)  # the last convolution, or the whole last block
-RATES = (1e-5, 1e-4)
+DEPTHS: list[dict[str, Any]] = [
+    {"fine_tune_layers": layers, "fine_tune_learning_rate": rate}
+    for layers, rate in itertools.product((5, 15), (1e-5, 1e-4))
+]
+OPTIONS: list[dict[str, Any]] = [
+    {"schedule": "cosine"},
+    {"schedule": "plateau"},
+    {"label_smoothing": 0.1},
+    {"dropout": 0.3},
+    {"optimizer": "adamw"},
+]
 
 
-def trained(manifest: Path, weights: str, layers: int, rate: float) -> Path:
-    """The folder of a finished run with these settings."""
-    root = manifest.resolve().parents[1]
-    run = root / "runs" / f"search-{manifest.stem}-{layers}-{rate:g}"
-    options = ["--fine-tune-layers", str(layers), "--fine-tune-learning-rate", f"{rate:g}", "--weights", weights]
-    command = [sys.executable, "-m", "train", "fit", str(manifest.resolve()), "--root", str(root), "--run", str(run)]
-    subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return run
+class Tried(NamedTuple):
+    """A configuration, and what it came to out of fold."""
+
+    manifest: Path
+    settings: train.Settings
+    run: Finished
+
+    @property
+    def auroc(self) -> float:
+        """Of the last phase, which is the model that is saved."""
+        return self.of_phase[-1].val.auroc.value or 0.0
+
+    @property
+    def of_phase(self) -> list[Any]:
+        """The figures, phase by phase."""
+        return list(self.run.metrics.values())
+
+
+def tried(manifest: Path, settings: train.Settings, changed: dict[str, Any]) -> Tried:
+    """Train with some settings changed, or take up the run that did; and print its row."""
+    changed_settings = replace(settings, **changed)
+    differing = [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in vars(changed_settings).items()
+        if value != getattr(train.Settings(), name) and name not in ("weights", "backbone")
+    ]
+    folder = manifest.resolve().parents[1] / "runs" / "search" / "-".join([manifest.stem, *differing])
+    found = Tried(manifest, changed_settings, train.fit(manifest, changed_settings, run=folder))
+    figures = " | ".join(
+        f"{of_phase.val.auroc} | {of_phase.val.accuracy}" for of_phase in (found.of_phase[0], found.of_phase[-1])
+    )
+    varied = found.of_phase[-1].cross_validation.figures["auroc"]
+    print(
+        f"ROW | {manifest.stem} | {', '.join(differing) or 'defaults'} | {figures} | {varied.folds:.4f} |", flush=True
+    )
+    return found
+
+
+def best(found: Iterable[Tried]) -> Tried:
+    """The first with the largest AUROC."""
+    return max(found, key=lambda each: each.auroc)
 
 
 def main() -> None:
-    """Train, print a table of validation figures, and the test figures of the best."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Search, and print the test figures of what was chosen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifests", type=Path, nargs="+", help="of sets, two folders below their root")
     parser.add_argument("--weights", default="imagenet", help="as `fit` takes them")
+    parser.add_argument("--folds", type=int, default=3, help="of the search")
+    parser.add_argument("--final-folds", type=int, default=5, help="of what was chosen")
     chosen = parser.parse_args()
-    weights = str(Path(chosen.weights).resolve()) if Path(chosen.weights).is_file() else chosen.weights
-    tried: list[tuple[float, str, Path, str]] = []
-    print("| set | layers | rate | phase | AUROC on validation | balanced accuracy on validation |")
-    print("| --- | --: | --: | --- | --: | --: |")
-    for manifest, layers, rate in itertools.product(chosen.manifests, LAYERS, RATES):
-        run = trained(manifest, weights, layers, rate)
-        for phase in ("frozen", "fine-tuned"):
-            name = (manifest.stem, f"{layers}", f"{rate:g}") if phase == "fine-tuned" else (manifest.stem, "-", "-")
-            line = f"| {' | '.join(name)} | {phase} | "
-            if any(line == before for _, before, _, _ in tried):
-                continue  # the frozen phase is the same whatever comes after it
-            of_val = results.read(run).metrics[phase].val
-            tried.append((of_val.auroc.value or 0.0, line, run, phase))
-            print(f"{line}{of_val.auroc} | {of_val.decisions['chosen'].balanced_accuracy} |", flush=True)
-    _, line, run, phase = max(tried, key=lambda each: each[0])
-    test = results.read(run).metrics[phase].measured
-    print(f"\nValidation chose {line} of {len(tried)}. On test: AUROC {test.auroc}")
+    first, *others = chosen.manifests
+    base = train.Settings(weights=chosen.weights, folds=chosen.folds)
+    print("| set | settings | frozen: AUROC | accuracy | fine-tuned: AUROC | accuracy | s.d. of the folds' AUROC |")
+    so_far = best([tried(first, base, depth) for depth in DEPTHS])
+    so_far = best([so_far, *(tried(first, so_far.settings, option) for option in OPTIONS)])
+    so_far = best([so_far, *(tried(other, so_far.settings, {}) for other in others)])
+    final = tried(so_far.manifest, so_far.settings, {"folds": chosen.final_folds})
+    test = final.of_phase[-1].measured
+    print(f"\nChosen: {final.run.name}. On test, opened now: AUROC {test.auroc}")
     for way, decided in test.decisions.items():
         print(f"  at {way}: accuracy {decided.accuracy}, balanced {decided.balanced_accuracy}")
 

@@ -48,6 +48,14 @@ def group_name(said: Any) -> str:
     return name if isinstance(name, str) and GROUP_NAME.fullmatch(name) else "group"
 
 
+def value_range(recipe: object) -> tuple[float, float] | None:
+    """The samples of deep images that a recipe, as card or settings.json has it, takes for black and white; None: as declared."""
+    found = recipe.get("value_range") if isinstance(recipe, dict) else None
+    if isinstance(found, list) and len(found) == 2 and all(isinstance(end, (int, float)) for end in found):
+        return float(found[0]), float(found[1])
+    return None
+
+
 def is_manifest(path: Path) -> bool:
     """Whether a file is a manifest, or was one before it was damaged: by its header, or by the card beside it."""
     with path.open("rb") as file:

@@ -46,7 +46,10 @@ def complete(
     base = contract.root_of(manifest, root)
     dataset = datasets.read(manifest, base, positive, pooled=settings.folds > 0)
     _expect_possible(settings, dataset, manifest)
-    learnt_from = folds.pooled(dataset) if settings.folds else dataset
+    learnt_from, divided = dataset, list[folds.Fold]()
+    if settings.folds:  # first, so that what can't be divided is known before anything is computed
+        learnt_from = folds.pooled(dataset)
+        divided = folds.assign(learnt_from, settings.folds, settings.repeats, settings.seed)
     folder = run or base / "runs" / manifest.stem
     cache = cache or base / "data" / "activations"
     with model.strategy().scope():
@@ -80,6 +83,7 @@ def complete(
                 with progress("training", "batches") as show:
                     fitted = training.fit_and_measure(
                         learnt_from,
+                        divided,
                         part,
                         kept,
                         settings,
@@ -141,28 +145,38 @@ def _compare_data(
     folder: Path,
     cluster: str | None,
 ) -> None:
-    """Measure shift and shortcuts, all in float32: what is computed in another arithmetic differs by that."""
+    """Measure shift and shortcuts, all in float32: what is computed in another arithmetic differs by that. Once for a set."""
     if (folder / shift.NAME).is_file():  # by the run that was killed
         return
     precise = engine._replace(precision="float32")
-    source, recipe = str(dataset.card.get("source", "")), dataset.card.get("recipe")
-    value_range = recipe.get("value_range") if isinstance(recipe, dict) else None
-    with (
-        cluster_pass.connect(cluster, precise) as workers,
-        progress("comparing test with train", "images") as computing,
-        progress("comparing test with train", "files") as reading,
-    ):
+    source, value_range = str(dataset.card.get("source", "")), contract.value_range(dataset.card.get("recipe"))
+    place = None if "://" in source else base / source
 
-        def pooled_of(some: Dataset) -> Any:
-            found = extract.features(
-                some, part, weights, cache, precise, computing, with_tail=False, say=say, cluster=workers
-            )
-            (pooled,) = found.pooled.take(np.arange(len(some.rows)))
-            return pooled
+    def measure() -> shift.Shift:
+        with (
+            cluster_pass.connect(cluster, precise) as workers,
+            progress("comparing test with train", "images") as computing,
+            progress("comparing test with train", "files") as reading,
+        ):
 
-        place = None if "://" in source else base / source
-        found = shift.measure(dataset, pooled_of, place, reading, tuple(value_range) if value_range else None)
-    shift.write(folder, found)
+            def pooled_of(some: Dataset) -> Any:
+                found = extract.features(
+                    some, part, weights, cache, precise, computing, with_tail=False, say=say, cluster=workers
+                )
+                (pooled,) = found.pooled.take(np.arange(len(some.rows)))
+                return pooled
+
+            return shift.measure(dataset, pooled_of, place, reading, value_range)
+
+    *_, pooled = extract.addresses(dataset, part, weights, cache, precise)
+    about = {
+        "manifest": dataset.sha256,
+        "classes": [*dataset.classes, dataset.positive],
+        "activations": pooled.folder.name,
+        "sources": [source, place is not None and place.exists()],
+        "value_range": value_range,
+    }
+    shift.write(folder, shift.once(cache, about, measure))
 
 
 def _expect_possible(settings: Settings, dataset: Dataset, manifest: Path) -> None:
@@ -175,8 +189,6 @@ def _expect_possible(settings: Settings, dataset: Dataset, manifest: Path) -> No
         raise FitError(f"--folds {settings.folds} --repeats {settings.repeats}: folds start at 2, repeats at 1")
     if settings.repeats > 1 and not settings.folds:
         raise FitError(f"--repeats {settings.repeats} is of a cross-validation; give --folds 5, say, or leave it out")
-    if settings.folds:  # so that what can't be divided is known before anything is computed
-        folds.assign(folds.pooled(dataset), settings.folds, settings.repeats, settings.seed)
     if settings.backbone == "demo" and not dataset.is_sample:
         raise FitError(
             f"--backbone demo is for the built-in sample only, and {manifest} is of other images; take resnet50v2, the default"

@@ -5,8 +5,10 @@ Neural Networks): the class from single statistics of the source files and of th
 still see in the set's images what only the files had, their aspect ratio say.
 """
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,7 @@ from train.evaluation.phase_metrics import Estimate
 from train.evaluation.results import ResultsError
 
 NAME = "shift.json"
+_FORMAT = 1  # of what is kept beside the activations; another one where something else would be measured
 UNLIKE = 6  # test images of a class that are shown
 _READ = 0.9  # of the source files, so that something is said of them
 _OF_IMAGES = ("bits per pixel", *OF_PIXELS)  # the set's images all have one size
@@ -243,11 +246,29 @@ def _augmented(
 
 
 _CONVERTER = cattrs.Converter(detailed_validation=False)
+_DAMAGED = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
+def once(cache: Path, about: Mapping[str, Any], measure: Callable[[], Shift]) -> Shift:
+    """What was measured before and is kept in a folder; or measure now, and keep it.
+
+    Args:
+        cache: the folder.
+        about: all that it depends on, as JSON.
+        measure: does.
+    """
+    key = hashlib.sha256(json.dumps({"format": _FORMAT, **about}, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache / f"shift-{key}.json"
+    with contextlib.suppress(*_DAMAGED):  # not there, or to be measured again
+        return _from_json(path)
+    found = measure()
+    write_atomically(path, _to_json(found))
+    return found
 
 
 def write(folder: Path, shift: Shift) -> None:
     """Into the folder of a run that isn't finished yet."""
-    write_atomically(folder / NAME, json.dumps(_CONVERTER.unstructure(shift), indent=2) + "\n")
+    write_atomically(folder / NAME, _to_json(shift))
 
 
 def read(run: Path) -> Shift | None:
@@ -257,11 +278,20 @@ def read(run: Path) -> Shift | None:
         ResultsError: it is damaged.
     """
     try:
-        found: Shift = _CONVERTER.structure(json.loads((run / NAME).read_text(encoding="utf-8")), Shift)
+        found = _from_json(run / NAME)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+    except _DAMAGED as error:
         raise ResultsError(f"{run / NAME} is damaged ({error}); train the run again") from None
     if checksums.altered(run, NAME):
         raise ResultsError(f"{run / NAME} is damaged: it is not as `fit` wrote it; train the run again")
+    return found
+
+
+def _to_json(shift: Shift) -> str:
+    return json.dumps(_CONVERTER.unstructure(shift), indent=2) + "\n"
+
+
+def _from_json(path: Path) -> Shift:
+    found: Shift = _CONVERTER.structure(json.loads(path.read_text(encoding="utf-8")), Shift)
     return found

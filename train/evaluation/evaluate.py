@@ -9,7 +9,7 @@ from train import tables
 from train.dataset import Dataset
 from train.evaluation.metrics import Floats, decisions, metrics
 from train.evaluation.phase_metrics import Calibration, Metrics, PhaseMetrics, Scores, Threshold
-from train.evaluation.thresholds import choose_threshold, is_at_limit, temperature, with_temperature
+from train.evaluation.thresholds import VALIDATION, choose_threshold, is_at_limit, temperature, with_temperature
 
 
 class Judged(NamedTuple):
@@ -31,7 +31,7 @@ def judge(
     *,
     calibrate: bool,
     sensitivity: float | None,
-    chosen_on: str = "validation",
+    chosen_on: str = VALIDATION,
 ) -> Judged:
     """Choose a phase's temperature and threshold on validation, and measure it on validation and test.
 

@@ -12,6 +12,7 @@ from manifests import contract
 from train import checksums, tables
 from train.evaluation.metrics import DECIDED, OF_CLASS, RANKED
 from train.evaluation.phase_metrics import Metrics, PhaseMetrics, from_json
+from train.evaluation.thresholds import OUT_OF_FOLD, VALIDATION
 
 # Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
 STUDY = {"original": (71.31, 73.56), "augment1": (86.38, 86.70), "augment2": (84.78, 86.54)}
@@ -61,7 +62,12 @@ class Finished(NamedTuple):
     @property
     def val_name(self) -> str:
         """What is said of the images that `val` metrics are of."""
-        return "out-of-fold" if self.folds else "validation"
+        return "out-of-fold" if self.folds else VALIDATION
+
+    @property
+    def chosen_on(self) -> str:
+        """What threshold and temperature were chosen on."""
+        return OUT_OF_FOLD if self.folds else VALIDATION
 
     @property
     def study(self) -> tuple[float, float] | None:

@@ -7,12 +7,14 @@ from sklearn.metrics import log_loss
 from train.evaluation.metrics import Floats, Labels
 from train.evaluation.phase_metrics import Threshold
 
+# What is said of the images that threshold and temperature are chosen on.
+VALIDATION, OUT_OF_FOLD = "validation", "out-of-fold predictions"
 _TOLERANCE = 1e-12  # of shares that are equal but for rounding
 _MOST_LOG_TEMPERATURE = 3.0
 
 
 def choose_threshold(
-    labels: Labels, positive: Floats, sensitivity: float | None = None, chosen_on: str = "validation"
+    labels: Labels, positive: Floats, sensitivity: float | None = None, chosen_on: str = VALIDATION
 ) -> Threshold:
     """The threshold with the best balanced accuracy; or the highest one that finds a share of the positives.
 

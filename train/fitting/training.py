@@ -14,35 +14,36 @@ from train.dataset import Dataset
 from train.evaluation.evaluate import Judged, judge
 from train.evaluation.metrics import Floats
 from train.evaluation.spread import spread
-from train.evaluation.thresholds import with_temperature
+from train.evaluation.thresholds import OUT_OF_FOLD, with_temperature
 from train.features.activations import Activations, Share, probabilities
 from train.features.backbone import Cut, apply_temperature
 from train.fitting import folds, run_folder
 from train.fitting.cross_validation import CrossValidated, fit_folds, of_share
 from train.fitting.fit import CHECKPOINTS, Fitted, fit
+from train.fitting.folds import Fold
 from train.settings import Settings
-
-_CHOSEN_ON = "out-of-fold predictions"
-
-_Show = Callable[[dict[str, Any]], None]
-_Progress = Callable[[int, int], None]
 
 
 def fit_and_measure(
     dataset: Dataset,
+    divided: list[Fold],
     part: Cut,
     activations: Activations,
     settings: Settings,
     folder: Path,
-    show: _Show,
-    progress: _Progress,
+    show: Callable[[dict[str, Any]], None],
+    progress: Callable[[int, int], None],
     *,
     precision: str = "float32",
 ) -> Fitted:
     """Train, choose threshold and temperature, measure, and write history.csv, metrics.json and predictions.csv.
 
+    A cross-validation trains a member for each fold, chooses and measures on the predictions out of fold, which it writes
+    too, and measures the ensemble on test.
+
     Args:
         dataset: the set, val pooled with train for a cross-validation.
+        divided: its folds, none if it is trained on once.
         part: the backbone, cut.
         activations: of the set's images.
         settings: as given.
@@ -54,60 +55,42 @@ def fit_and_measure(
     Returns:
         The network that is to be saved, its probabilities scaled by the temperature.
     """
-    if settings.folds:
-        return _by_folds(dataset, part, activations, settings, folder, show, progress, precision)
-    checkpoints, logs = folder / CHECKPOINTS, folder / "tensorboard"
-    fitted = fit(dataset, part, activations, settings, checkpoints, logs, show, progress, precision=precision)
+    scored, validated = dataset, None
+    if divided:
+        scored = folds.scored(dataset)
+        validated = fit_folds(
+            dataset, divided, part, activations, settings, folder, show, progress, precision=precision
+        )
+        fitted = validated.fitted
+    else:
+        checkpoints, logs = folder / CHECKPOINTS, folder / "tensorboard"
+        fitted = fit(dataset, part, activations, settings, checkpoints, logs, show, progress, precision=precision)
     judged = {
-        phase: judge(dataset, of_phase, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
+        phase: _out_of_fold(scored, validated, phase, settings, activations.train.features.engine.precision)
+        if validated
+        else judge(dataset, of_phase, calibrate=settings.calibrate, sensitivity=settings.sensitivity)
         for phase, of_phase in fitted.probabilities.items()
     }
     phase, last = list(judged.items())[-1]
     apply_temperature(fitted.head, last.temperature)
 
     def predict(share: Share) -> Floats:
+        if validated:
+            found = of_share(validated.out_of_fold, phase, activations.train, share)
+            return with_temperature(found, last.temperature)
         return probabilities(share, phase, fitted.part.tail, fitted.head)
 
     compared = augmentation.measure(dataset, activations, predict, _threshold(last))
-    judged[phase] = last._replace(metrics=replace(last.metrics, augmentation=compared))
-    run_folder.write(folder, fitted.history, judged, dataset)
-    return fitted
-
-
-def _by_folds(
-    dataset: Dataset,
-    part: Cut,
-    activations: Activations,
-    settings: Settings,
-    folder: Path,
-    show: _Show,
-    progress: _Progress,
-    precision: str,
-) -> Fitted:
-    """Train a member for each fold; choose and measure on the predictions out of fold, and the ensemble on test."""
-    divided = folds.assign(dataset, settings.folds, settings.repeats, settings.seed)
-    validated = fit_folds(dataset, divided, part, activations, settings, folder, show, progress, precision=precision)
-    fitted, out_of_fold = validated
-    scored = folds.scored(dataset)
-    judged = {
-        phase: _judged(scored, validated, phase, settings, activations.train.features.engine.precision)
-        for phase in fitted.probabilities
-    }
-    phase, last = list(judged.items())[-1]
-    apply_temperature(fitted.head, last.temperature)
-
-    def predict(share: Share) -> Floats:
-        return with_temperature(of_share(out_of_fold, phase, activations.train, share), last.temperature)
-
-    compared = augmentation.measure(dataset, activations, predict, _threshold(last))
-    compared = compared and replace(compared, split="out-of-fold")
+    if compared and validated:
+        compared = replace(compared, split="out-of-fold")
     judged[phase] = last._replace(metrics=replace(last.metrics, augmentation=compared))
     run_folder.write(folder, fitted.history, judged, scored)
-    tables.write(folder / "out_of_fold.csv", _table(dataset, validated, judged))
+    if validated:
+        tables.write(folder / "out_of_fold.csv", _table(dataset, validated, judged))
     return fitted
 
 
-def _judged(scored: Dataset, validated: CrossValidated, phase: str, settings: Settings, precision: str) -> Judged:
+def _out_of_fold(scored: Dataset, validated: CrossValidated, phase: str, settings: Settings, precision: str) -> Judged:
     """A phase's threshold, temperature and figures, with their spread over the folds."""
     fitted, out_of_fold = validated
     split = scored.rows["split"].to_numpy()
@@ -118,7 +101,7 @@ def _judged(scored: Dataset, validated: CrossValidated, phase: str, settings: Se
         found[scored.is_held_out],
         calibrate=settings.calibrate,
         sensitivity=settings.sensitivity,
-        chosen_on=_CHOSEN_ON,
+        chosen_on=OUT_OF_FOLD,
     )
     originals = split[split != "test"] == "val"
     labels = scored.labels(scored.of("val"))

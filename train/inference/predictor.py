@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from manifests.contract import group_name
+from manifests import contract
 from train.evaluation.results import are_classes
 from train.features.engine import Engine, Forward, compiled
 
@@ -39,15 +39,12 @@ class Trained(NamedTuple):
     @property
     def value_range(self) -> tuple[float, float] | None:
         """The samples of deep images that the set's recipe took for black and white; None: as each file declares."""
-        found = self.settings.get("value_range")
-        if isinstance(found, list) and len(found) == 2 and all(isinstance(end, (int, float)) for end in found):
-            return float(found[0]), float(found[1])
-        return None
+        return contract.value_range(self.settings)
 
     @property
     def group_name(self) -> str:
         """What the set's recipe called a group: patient, say."""
-        return group_name(self.settings)
+        return contract.group_name(self.settings)
 
     @property
     def fit(self) -> str:

@@ -111,6 +111,11 @@ def rows_of(run: Finished, manifest: Path) -> tuple[pd.DataFrame | None, str]:
     return None, f"the set's manifest, {named.name}, is not there any more"
 
 
+def checksums(rows: pd.DataFrame | None) -> dict[str, str]:
+    """The SHA-256 of each image of a manifest, by its path; nothing without a manifest."""
+    return {} if rows is None else dict(zip(rows["path"], rows["sha256"], strict=True))
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -132,7 +137,7 @@ def see(
         root: what the manifest's paths are relative to.
         heat: gives the evidence for a class in each image; without, no evidence is shown.
     """
-    known = {} if rows is None else dict(zip(rows["path"], rows["sha256"], strict=True))
+    known = checksums(rows)
     paths = of.rows["path"].to_numpy()
     images = [pixels(root / paths[each.row], known.get(paths[each.row])) for each in picked]
     heats = {} if heat is None else _heats(picked, images, heat)

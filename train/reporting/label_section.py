@@ -10,6 +10,7 @@ from train.evaluation import label_errors
 from train.evaluation.results import Finished
 from train.fitting import label_review
 from train.reporting import error_analysis
+from train.reporting.page_figures import cells
 
 _MOST = 12  # images of a class
 _FEW = 3  # of each of many classes
@@ -57,7 +58,7 @@ def of_run(folder: Path, run: Finished, rows: pd.DataFrame | None, root: Path) -
         review = label_review.of_run(folder, run)
     except UserError as error:
         return LabelSection("", [], {}, {}, [], 0, f"Can't be shown: {error}.")
-    known = {} if rows is None else dict(zip(rows["path"], rows["sha256"], strict=True))
+    known = error_analysis.checksums(rows)
     classes = review.by_class["label"].tolist()
     most = _MOST if len(classes) <= error_analysis.MANY else _FEW
     by_label = {label: review.doubtful[review.doubtful["label"] == label] for label in classes}
@@ -68,7 +69,7 @@ def of_run(folder: Path, run: Finished, rows: pd.DataFrame | None, root: Path) -
     fault = f"{missing} of {len(every)} are without their image: it is gone or has changed since." if missing else ""
     return LabelSection(
         f"{review.sentence()}.",
-        [list(review.by_class.columns), *(list(map(str, row)) for row in review.by_class.to_numpy())],
+        cells(review.by_class),
         shown,
         {label: len(of_label) - len(shown[label]) for label, of_label in by_label.items()},
         twins,

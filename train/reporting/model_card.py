@@ -252,15 +252,14 @@ def _decision(classes: list[str], last: PhaseMetrics) -> str:
 
 
 def _calibration(run: Finished) -> str:
-    last, on = run.last, "out-of-fold predictions" if run.folds else "validation"
-    scaled = last.calibration
+    scaled = run.last.calibration
     if not scaled:
         return "The probabilities are as the model gives them"
     before = scaled.test_before or scaled.val_before
     unclear = f" ({scaled.reason})" if scaled.reason else ""
     return (
-        f"The probabilities are scaled by a temperature of {scaled.temperature:.3f}, fitted on {on}{unclear}. Before it, "
-        f"on {last.split}, the Brier score was {before.brier.value:.3f} and the calibration error {before.ece.value:.3f}"
+        f"The probabilities are scaled by a temperature of {scaled.temperature:.3f}, fitted on {run.chosen_on}{unclear}. Before it, "
+        f"on {run.last.split}, the Brier score was {before.brier.value:.3f} and the calibration error {before.ece.value:.3f}"
     )
 
 

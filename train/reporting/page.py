@@ -163,7 +163,7 @@ def _section(name: str, folder: Path, run: Finished, root: Path | None, load_hea
         run,
         _lead(run),
         last.split,
-        list(map(_cells, results.summaries(run))),
+        list(map(page_figures.cells, results.summaries(run))),
         _confusions(run),
         _augmentation(run),
         shift_section.section(folder, run, rows, root),
@@ -211,14 +211,9 @@ def _seen(
     return seen, " ".join(faults)
 
 
-def _cells(table: pd.DataFrame) -> list[list[str]]:
-    """A table's header and rows as text."""
-    return [[str(name) for name in table.columns], *(list(map(str, row)) for row in table.to_numpy())]
-
-
 def _augmentation(run: Finished) -> tuple[list[str], list[list[str]]]:
     said, compared = results.augmentation(run)
-    return said, _cells(compared)
+    return said, page_figures.cells(compared)
 
 
 def _confusions(run: Finished) -> list[Confusion]:
@@ -243,7 +238,7 @@ def _rescaling(folder: Path) -> page_figures.Shown | None:
     except (OSError, UnreadableImage):
         return None
     try:
-        table = _cells(pd.read_csv(folder / "rescaling.csv", dtype=str, keep_default_na=False))
+        table = page_figures.cells(pd.read_csv(folder / "rescaling.csv", dtype=str, keep_default_na=False))
     except (OSError, ValueError):
         table = []
     losses = "; ".join(f"{row[0]}: SSIM {row[1]}, PSNR {row[2]}" for row in table[1:] if len(row) >= 3)

@@ -24,6 +24,11 @@ class Shown(NamedTuple):
     table: list[list[str]]
 
 
+def cells(table: pd.DataFrame) -> list[list[str]]:
+    """A table's header and rows as text."""
+    return [[str(name) for name in table.columns], *(list(map(str, row)) for row in table.to_numpy())]
+
+
 def of_run(run: Finished, curves: dict[str, Curves]) -> list[Shown]:
     """The figures of a run: its training, and the results of each phase."""
     drawn = {name: _url(plots.svg(figure)) for name, figure in plots.of_run(run, curves).items()}

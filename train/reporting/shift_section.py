@@ -8,6 +8,7 @@ import pandas as pd
 from train.data_checks import shift, shift_summary
 from train.evaluation.results import Finished
 from train.reporting import error_analysis
+from train.reporting.page_figures import cells
 
 
 class Part(NamedTuple):
@@ -48,14 +49,11 @@ def section(folder: Path, run: Finished, rows: pd.DataFrame | None, root: Path) 
     found = shift.read(folder)
     if found is None:
         return None
-    known = {} if rows is None else dict(zip(rows["path"], rows["sha256"], strict=True))
+    known = error_analysis.checksums(rows)
 
     def shown(each: shift.Unlike) -> Unlike:
         image = error_analysis.image(root / each.path, each.sha256) if known.get(each.path) == each.sha256 else None
         return Unlike(Path(each.path).name, image, f"{each.probability:.3f}")
 
-    parts = [
-        Part(part.title, part.sentences, [list(map(str, row)) for row in (part.table.columns, *part.table.to_numpy())])
-        for part in shift_summary.summary(found, run.settings)
-    ]
+    parts = [Part(part.title, part.sentences, cells(part.table)) for part in shift_summary.summary(found, run.settings)]
     return Section(parts, {label: list(map(shown, of.unlike)) for label, of in found.classes.items() if of.unlike})

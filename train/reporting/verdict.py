@@ -36,7 +36,7 @@ def _of_one(run: Finished) -> str:
     phase, of_phase = list(run.metrics.items())[-1]
     measured = of_phase.measured
     point, decided = list(measured.decisions.items())[-1]
-    chosen = "at the threshold chosen on " + ("out-of-fold predictions" if run.folds else "validation")
+    chosen = f"at the threshold chosen on {run.chosen_on}"
     where = {"chosen": chosen, "0.5": "at a threshold of 0.5"}.get(point, "")
     return (
         f"On {measured.images:,} {'test' if of_phase.test else run.val_name} images of {measured.patients:,} {run.group_name}s the "

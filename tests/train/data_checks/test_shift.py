@@ -169,6 +169,25 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
             shift.read(run)
 
 
+def test_a_set_is_measured_once(tmp_path: Path) -> None:
+    """Until something is another, or what was kept is damaged."""
+    dataset, ratios = drawn(tmp_path / "set")
+    found = measured(tmp_path / "set", dataset, ratios)
+    times = []
+
+    def measure() -> shift.Shift:
+        times.append(1)
+        return found
+
+    for expected, about in ((1, "a"), (1, "a"), (2, "b"), (2, "a")):
+        assert shift.once(tmp_path / "cache", {"manifest": about}, measure) == found
+        assert len(times) == expected
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_text("{}")
+    assert shift.once(tmp_path / "cache", {"manifest": "a"}, measure) == found
+    assert len(times) == 3
+
+
 def test_kermanys_test_images_differ_from_train_in_statistics(
     xrays_set: Callable[..., Path], xrays_224: Path, tmp_path: Path
 ) -> None:
