@@ -5,11 +5,13 @@
 
 One choice after the other, each by the AUROC of predictions out of fold, on the unaugmented images of train and val: first
 how many layers are fine-tuned and at which rate, on the first set; then each of the options; then the other sets. Every
-configuration is printed. What was chosen is trained with --final-folds then, and its ensemble tested. What was trained before
-is not trained again.
+configuration is printed. What was chosen is trained with --final-folds then, and its ensemble tested. Figures out of fold are
+kept in benchmarks/search.csv, by the set's checksum and the settings, so that a search takes up what was found before, on other
+machines too.
 """
 
 import argparse
+import hashlib
 import itertools
 import sys
 from collections.abc import Iterable
@@ -17,11 +19,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import train
+from manifests.contract import write_atomically
+from train.evaluation.phase_metrics import Estimate
 from train.evaluation.results import Finished
 
+TABLE = Path(__file__).with_suffix(".csv")
+FIGURES = ("AUROC frozen", "accuracy frozen", "AUROC", "accuracy", "s.d. of the folds' AUROC")
+COLUMNS = ("set", "settings", *FIGURES, "engine", "manifest")
 DEPTHS: list[dict[str, Any]] = [
     {"fine_tune_layers": layers, "fine_tune_learning_rate": rate}
     for layers, rate in itertools.product((5, 15), (1e-5, 1e-4))
@@ -36,46 +45,57 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 class Tried(NamedTuple):
-    """A configuration, and what it came to out of fold."""
+    """A configuration, and its row of the table."""
 
     manifest: Path
     settings: train.Settings
-    run: Finished
-
-    @property
-    def auroc(self) -> float:
-        """Of the last phase, which is the model that is saved."""
-        return self.of_phase[-1].val.auroc.value or 0.0
-
-    @property
-    def of_phase(self) -> list[Any]:
-        """The figures, phase by phase."""
-        return list(self.run.metrics.values())
+    row: dict[str, str]
 
 
-def tried(manifest: Path, settings: train.Settings, changed: dict[str, Any]) -> Tried:
-    """Train with some settings changed, or take up the run that did; and print its row."""
-    changed_settings = replace(settings, **changed)
-    differing = [
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in vars(changed_settings).items()
+def changes(settings: train.Settings) -> str:
+    """How settings differ from the defaults."""
+    values = [
+        (name, value)
+        for name, value in vars(settings).items()
         if value != getattr(train.Settings(), name) and name not in ("weights", "backbone")
     ]
-    folder = manifest.resolve().parents[1] / "runs" / "search" / "-".join([manifest.stem, *differing])
-    found = Tried(manifest, changed_settings, train.fit(manifest, changed_settings, run=folder))
-    figures = " | ".join(
-        f"{of_phase.val.auroc} | {of_phase.val.accuracy}" for of_phase in (found.of_phase[0], found.of_phase[-1])
-    )
-    varied = found.of_phase[-1].cross_validation.figures["auroc"]
-    print(
-        f"ROW | {manifest.stem} | {', '.join(differing) or 'defaults'} | {figures} | {varied.folds:.4f} |", flush=True
-    )
-    return found
+    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values)
+
+
+def fitted(manifest: Path, settings: train.Settings) -> Finished:
+    """A run with these settings; one that is there is taken up."""
+    name = "-".join([manifest.stem, *changes(settings).split()])
+    return train.fit(manifest, settings, run=manifest.resolve().parents[1] / "runs" / "search" / name)
+
+
+def tried(manifest: Path, settings: train.Settings) -> Tried:
+    """Train with these settings, or take up what is kept of them; and print the row."""
+    sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    known = pd.read_csv(TABLE, dtype=str) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
+    same = known[(known["manifest"] == sha256) & (known["settings"] == changes(settings))]
+    if same.empty:
+        run = fitted(manifest, settings)
+        first, last = next(iter(run.metrics.values())).val, run.last.val
+        spread = run.last.cross_validation.figures["auroc"].folds
+        figures = [figure(each) for each in (first.auroc, first.accuracy, last.auroc, last.accuracy)]
+        engine = f"{run.settings['engine']} {run.settings['precision']}"
+        same = pd.DataFrame(
+            [(manifest.stem, changes(settings), *figures, f"{spread:.4f}", engine, sha256)], columns=COLUMNS
+        )
+        write_atomically(TABLE, pd.concat([known, same]).to_csv(index=False))
+    row = same.iloc[0].to_dict()
+    print("| " + " | ".join(row[name] for name in COLUMNS[:-2]) + " |", flush=True)
+    return Tried(manifest, settings, row)
+
+
+def figure(estimate: Estimate) -> str:
+    """To four digits, which decide between much alike configurations."""
+    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
 def best(found: Iterable[Tried]) -> Tried:
-    """The first with the largest AUROC."""
-    return max(found, key=lambda each: each.auroc)
+    """The first with the largest AUROC of its last phase, which is the model that is saved."""
+    return max(found, key=lambda each: float(each.row["AUROC"].split()[0]))
 
 
 def main() -> None:
@@ -88,13 +108,13 @@ def main() -> None:
     chosen = parser.parse_args()
     first, *others = chosen.manifests
     base = train.Settings(weights=chosen.weights, folds=chosen.folds)
-    print("| set | settings | frozen: AUROC | accuracy | fine-tuned: AUROC | accuracy | s.d. of the folds' AUROC |")
-    so_far = best([tried(first, base, depth) for depth in DEPTHS])
-    so_far = best([so_far, *(tried(first, so_far.settings, option) for option in OPTIONS)])
-    so_far = best([so_far, *(tried(other, so_far.settings, {}) for other in others)])
-    final = tried(so_far.manifest, so_far.settings, {"folds": chosen.final_folds})
-    test = final.of_phase[-1].measured
-    print(f"\nChosen: {final.run.name}. On test, opened now: AUROC {test.auroc}")
+    print("| " + " | ".join(COLUMNS[:-2]) + " |")
+    so_far = best([tried(first, replace(base, **depth)) for depth in DEPTHS])
+    so_far = best([so_far, *(tried(first, replace(so_far.settings, **option)) for option in OPTIONS)])
+    so_far = best([so_far, *(tried(other, so_far.settings) for other in others)])
+    final = fitted(so_far.manifest, replace(so_far.settings, folds=chosen.final_folds))
+    test = final.last.measured
+    print(f"\nChosen: {final.name}. On test, opened now: AUROC {test.auroc}")
     for way, decided in test.decisions.items():
         print(f"  at {way}: accuracy {decided.accuracy}, balanced {decided.balanced_accuracy}")
 

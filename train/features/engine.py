@@ -1,7 +1,7 @@
 """What runs the frozen part: TensorFlow, or OpenVINO where it is installed; `selection` measures which is faster.
 
-OpenVINO can compute in bfloat16 where the processor has it. Activations then differ from TensorFlow's by up to
-0.7 % of the largest one, and are kept in bfloat16, which loses nothing more.
+Both can compute in bfloat16 where the machine has it: OpenVINO on a processor, TensorFlow there and on a GPU. Activations then
+differ from those in float32 by up to 0.7 % of the largest one, and are kept in bfloat16, which loses nothing more.
 """
 
 import contextlib
@@ -46,6 +46,7 @@ class Engine(NamedTuple):
         return np.dtype(ml_dtypes.bfloat16 if self.precision == "bfloat16" else np.float32)
 
 
+_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile")
 PLAIN = Engine("tensorflow", "float32")
 
@@ -62,13 +63,18 @@ def candidates(wanted: str) -> list[Engine]:
             "--engine openvino: the package openvino is not installed; "
             "python -m pip install -r requirements-openvino.txt, or take --engine tensorflow"
         )
+    of_tensorflow = [
+        Engine("tensorflow", precision) for precision in ("float32", *(("bfloat16",) if has_bfloat16() else ()))
+    ]
     if wanted == "tensorflow" or not there:
-        return [PLAIN]
+        return of_tensorflow
+    if not has_gpu():
+        of_tensorflow = [PLAIN]  # OpenVINO's bfloat16 is the faster one on every processor: one thing less to time
     openvino = load_openvino()
     # Also where it has no fast arithmetic for it: on a Xeon with AVX-512 but no AMX it is slower than float32.
-    has_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    found = [Engine("openvino", precision) for precision in ("float32", *(("bfloat16",) if has_bfloat16 else ()))]
-    return found if wanted == "openvino" else [PLAIN, *found]
+    in_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    found = [Engine("openvino", precision) for precision in ("float32", *(("bfloat16",) if in_bfloat16 else ()))]
+    return found if wanted == "openvino" else [*of_tensorflow, *found]
 
 
 def compiled(model: keras.Model, engine: Engine, batch: int | None = None) -> Forward:
@@ -77,16 +83,34 @@ def compiled(model: keras.Model, engine: Engine, batch: int | None = None) -> Fo
     If `batch` is given, OpenVINO takes so many and no other number, which is a tenth faster. Several threads may call
     the function: where activations aren't kept, tf.data's do.
     """
-    return _openvino(model, engine.precision, batch) if engine.name == "openvino" else _tensorflow(model)
+    return (_openvino if engine.name == "openvino" else _tensorflow)(model, engine.precision, batch)
 
 
-def _tensorflow(model: keras.Model) -> Forward:
+def _tensorflow(model: keras.Model, precision: str, _: int | None) -> Forward:
+    if precision == "bfloat16":
+        model = _in_bfloat16(model)
+
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def forward(batch: tf.Tensor) -> list[tf.Tensor]:
         outputs = model(batch, training=False)
-        return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]  # Keras unpacks a list of one
+        listed = outputs if isinstance(outputs, (list, tuple)) else [outputs]  # Keras unpacks a list of one
+        return [tf.cast(values, tf.float32) for values in listed]
 
     return lambda batch: [values.numpy() for values in forward(tf.constant(batch))]
+
+
+def _in_bfloat16(model: keras.Model) -> keras.Model:
+    """A network with these weights whose layers compute in bfloat16, from float32 and to it."""
+
+    def layer_of(layer: keras.Layer) -> keras.Layer:
+        if isinstance(layer, keras.Model):
+            return _in_bfloat16(layer)
+        policy = "float32" if isinstance(layer, keras.layers.InputLayer) else "mixed_bfloat16"
+        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
+
+    clone = keras.models.clone_model(model, clone_function=layer_of)
+    clone.set_weights(model.get_weights())
+    return clone
 
 
 def load_openvino() -> ModuleType:
@@ -115,6 +139,16 @@ def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
         return [outputs[output] for output in network.outputs]
 
     return forward
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow has one."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def has_bfloat16() -> bool:
+    """Whether TensorFlow computes in bfloat16 by instructions for that."""
+    return has_gpu() or bool(_BFLOAT16 & set(machine()["arithmetic"]))
 
 
 def machine() -> dict[str, Any]:

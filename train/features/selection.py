@@ -19,7 +19,7 @@ import tensorflow as tf
 from manifests.contract import write_atomically
 from train.dataset import Dataset
 from train.features.backbone import Cut, Tail, make_head, training_form
-from train.features.engine import PLAIN, Engine, candidates, machine
+from train.features.engine import PLAIN, Engine, candidates, has_bfloat16, machine
 from train.features.extract import addresses
 from train.features.forward import BATCH, forward
 from train.features.store import versions
@@ -75,7 +75,7 @@ def choose(
         return Choice(began, str(precision), f"{_name(began)}, as this run began")
     engine, reason = _engine(engines, dataset, part, weights, cache, with_tail=with_tail, clock=clock)
     precision = "float32"
-    if with_tail and _has_bfloat16() and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+    if with_tail and has_bfloat16() and tf.distribute.get_strategy().num_replicas_in_sync == 1:
         shapes = [list(x.shape[1:]) for x in part.tail.inputs]
         key = {"step": len(part.tail.layers), "shapes": shapes, "batch": batch_size, "dtype": engine.dtype.name}
         seconds = kept(cache, key, lambda: _step_seconds(part, engine, batch_size, clock))
@@ -153,10 +153,6 @@ def kept(cache: Path, key: Mapping[str, Any], measure: Callable[[], dict[str, fl
     seconds = measure()
     write_atomically(path, json.dumps({**described, "seconds": seconds}, indent=2) + "\n")
     return seconds
-
-
-def _has_bfloat16() -> bool:
-    return bool({"avx512_bf16", "amx_bf16"} & set(machine()["arithmetic"]))
 
 
 def _versions() -> dict[str, str]:
