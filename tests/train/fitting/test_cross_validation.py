@@ -64,15 +64,29 @@ def validated(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("classes", "repeats"), [(2, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("classes", "changed", "in_keras"),
+    [
+        (2, {"repeats": 2}, {}),
+        (
+            3,
+            {"repeats": 1, "label_smoothing": 0.1, "optimizer": "adamw"},
+            {
+                "loss": keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
+                "make_optimizer": lambda rate, _: keras.optimizers.AdamW(rate),
+            },
+        ),
+    ],
+)
 def test_members_are_plain_keras_and_the_ensemble_is_their_mean(
-    image_set: Any, tmp_path: Path, classes: int, repeats: int
+    image_set: Any, tmp_path: Path, classes: int, changed: dict[str, Any], in_keras: dict[str, Any]
 ) -> None:
     """Each member predicts what `fit` through the whole network gives for its fold; the saved model is their mean logit."""
+    settings = replace(SETTINGS, **changed)
     manifest = image_set(classes=classes, train=10, val=4, test=4, size=64)
     dataset = datasets.read(manifest, tmp_path)
     backbone = model.load_backbone("demo", "random", dataset.size, SETTINGS.seed)
-    (fitted, out_of_fold), divided, shown = validated(dataset, backbone, tmp_path, replace(SETTINGS, repeats=repeats))
+    (fitted, out_of_fold), divided, shown = validated(dataset, backbone, tmp_path, settings)
 
     assert shown == sorted(shown)
     rows = dataset.rows
@@ -82,9 +96,9 @@ def test_members_are_plain_keras_and_the_ensemble_is_their_mean(
         split = np.full(len(rows), "test")
         split = np.where(np.isin(np.arange(len(rows)), trained[fold.train]), "train", split)
         split = np.where(np.isin(np.arange(len(rows)), trained[fold.val]), "val", split)
-        own = replace(SETTINGS, seed=fold.seed, folds=0, repeats=1)
+        own = replace(settings, seed=fold.seed, folds=0, repeats=1)
         first = model.load_backbone("demo", "random", dataset.size, SETTINGS.seed)
-        _, probabilities = plain_keras(dataset._replace(rows=rows.assign(split=split)), own, first)
+        _, probabilities = plain_keras(dataset._replace(rows=rows.assign(split=split)), own, first, **in_keras)
         for phase, expected in zip(logits, probabilities, strict=True):
             both = np.hstack([1 - expected, expected]) if classes == 2 else expected
             got = out_of_fold.probabilities[phase][fold.repeat - 1, fold.held_out]
