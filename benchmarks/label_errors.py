@@ -25,7 +25,7 @@ import_tensorflow()
 from sklearn.metrics import average_precision_score
 
 from train import dataset as datasets
-from train.evaluation import label_errors
+from train.data_checks import label_errors
 from train.features import activations, backbone, extract
 from train.features.engine import candidates
 from train.fitting import cross_validation, folds

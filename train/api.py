@@ -158,7 +158,7 @@ def label_errors(run: Place) -> "pd.DataFrame":
     Raises:
         UserError: the folder holds no finished run, it is not cross-validated, or a file of it is damaged.
     """
-    from train.fitting import label_review
+    from train.data_checks import label_review
 
     return label_review.read(Path(run)).table
 
@@ -179,7 +179,7 @@ def predict(run: Place, images: Sequence[Place], columns: "Mapping[str, str] | N
         UserError: the run has no usable model.
     """
     import_tensorflow()
-    from train.fitting import leaks
+    from train.data_checks import leaks
     from train.inference import predict as stage
     from train.inference import predictor
     from train.inference.files import listed

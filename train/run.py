@@ -8,7 +8,7 @@ import numpy as np
 from common.console import progress, say
 from manifests import contract
 from train import dataset as datasets
-from train.data_checks import shift
+from train.data_checks import label_review, leaks, shift
 from train.dataset import Dataset
 from train.evaluation import results
 from train.evaluation.results import Finished
@@ -19,7 +19,7 @@ from train.features.activations import Activations
 from train.features.backbone import Cut
 from train.features.engine import Engine
 from train.features.extract import Features, Progress
-from train.fitting import folds, label_review, leaks, options, tensorboard, training
+from train.fitting import folds, options, tensorboard, training
 from train.fitting import run_folder as runs
 from train.fitting.fit import FitError, python_errors
 from train.reporting import plots, run_figures, samples

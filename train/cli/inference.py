@@ -47,7 +47,7 @@ def predict(run: Path, images: tuple[Path, ...], columns: str, out: Path | None,
     with one_line_errors():
         import_tensorflow()
         from train import tables
-        from train.fitting import leaks
+        from train.data_checks import leaks
         from train.inference import predict as stage
         from train.inference import predictor as runs
         from train.inference.files import listed

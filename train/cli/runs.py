@@ -133,7 +133,7 @@ def labels(run: Path, out: Path | None, **_: bool) -> None:
     """
     with one_line_errors():
         from train import tables
-        from train.fitting import label_review
+        from train.data_checks import label_review
 
         if out:
             tables.check_out(out, "path,source_sha256,label,group,suggested,", "table of labels")

@@ -1,1 +1,1 @@
-"""A set and what was predicted of it -> what is amiss with the data: augmentation that shows, shift, shortcuts."""
+"""A set and what was predicted of it -> what is amiss with the data: marks of augmentation, shift, shortcuts, leaks, labels."""

@@ -12,10 +12,10 @@ from common.errors import UserError
 from common.lists.tables import header
 from manifests import contract
 from train import dataset as datasets
+from train.data_checks import leaks
 from train.dataset import Dataset
 from train.evaluation.metrics import metrics
 from train.evaluation.phase_metrics import Metrics
-from train.fitting import leaks
 from train.inference.files import read_list
 from train.inference.predict import predict
 from train.inference.predictor import Trained

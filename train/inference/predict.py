@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.images.pixels import Pixels, UnreadableImage, decode_to, read_image
 from train import tables
-from train.fitting.leaks import Record
+from train.data_checks.leaks import Record
 from train.inference.files import Found, display_name
 from train.inference.predictor import Trained
 

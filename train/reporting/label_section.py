@@ -6,9 +6,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from common.errors import UserError
-from train.evaluation import label_errors
+from train.data_checks import label_errors, label_review
 from train.evaluation.results import Finished
-from train.fitting import label_review
 from train.reporting import error_analysis
 from train.reporting.page_figures import cells
 

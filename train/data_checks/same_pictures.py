@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from train.fitting import leaks
+from train.data_checks import leaks
 
 _COMPARED, _PAIRS = 128, 2**16  # images that are compared with others at once, and pairs of which all pixels are
 

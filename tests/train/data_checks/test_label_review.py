@@ -21,10 +21,9 @@ from manifests import contract
 from train import dataset as datasets
 from train import tables
 from train.cli import main
-from train.evaluation import label_errors
+from train.data_checks import label_errors, label_review, leaks
 from train.features import backbone, extract
 from train.features.engine import PLAIN
-from train.fitting import label_review, leaks
 from train.reporting import page
 
 Run = Callable[..., Path]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.evaluation import label_errors
+from train.data_checks import label_errors
 
 CLASSES = ("0", "01", "TRUE")
 

@@ -8,12 +8,12 @@ import pandas as pd
 
 from common.errors import UserError
 from train import checksums, tables
-from train.evaluation import label_errors, results
-from train.evaluation.label_errors import Twin
+from train.data_checks import label_errors, leaks, same_pictures
+from train.data_checks.label_errors import Twin
+from train.evaluation import results
 from train.evaluation.metrics import Floats, Labels
 from train.evaluation.results import Finished
 from train.evaluation.spread import mean_of_repeats
-from train.fitting import leaks, same_pictures
 
 NAME = "label_errors.csv"
 _OUT_OF_FOLD = "out_of_fold.csv"

@@ -21,8 +21,8 @@ from manifests import contract
 from train import checksums
 from train import dataset as datasets
 from train.cli import main
+from train.data_checks import leaks
 from train.features import store
-from train.fitting import leaks
 from train.inference import external_validation, files, predict, predictor
 from train.inference.predictor import Trained
 

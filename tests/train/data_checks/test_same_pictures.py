@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from train.fitting import leaks, same_pictures
+from train.data_checks import leaks, same_pictures
 
 
 def brute(thumbnails: np.ndarray, labels: np.ndarray) -> dict[int, float]:
