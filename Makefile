@@ -61,7 +61,7 @@ study: source  ## Build the study's three sets and an even one, train on each, a
 	@$(PY) -m train compare $(STUDY) && $(PY) -m train report $(STUDY)
 
 ablation: source  ## Build RECIPE whole and without each of its parts, cross-validate each, and compare
-	@$(PY) benchmarks/ablation.py "$$RECIPE" --source "$$SOURCE" $(OPTIONS)
+	@$(PY) benchmarks/ablation.py "$$RECIPE" --source "$$SOURCE" $${WORKERS:+--workers "$$WORKERS"} $(OPTIONS)
 
 test: lint  ## Lint, check formats and types, and run all tests
 	@failed=0; $(TWO) --ignore tests/train -m "not slow" || failed=1; \

@@ -91,9 +91,11 @@ def run(options: argparse.Namespace) -> None:
         stem = f"{file.stem}-{name}" if name else file.stem
         write_atomically(out / "recipes" / f"{stem}.yaml", yaml.safe_dump(of_variant, sort_keys=False))
         say(f"\n{stem}")
-        built = augment.build(str(out / "recipes" / f"{stem}.yaml"), options.source, seed=options.seed or None)
+        built = augment.build(
+            str(out / "recipes" / f"{stem}.yaml"), options.source, seed=options.seed or None, workers=options.workers
+        )
         settings = train.Settings(
-            **{key: value for key, value in vars(options).items() if key not in ("recipe", "source")}
+            **{key: value for key, value in vars(options).items() if key not in ("recipe", "source", "workers")}
         )
         folders[name or "whole"] = out / stem
         train.fit(built.place.manifest, settings, run=out / stem)
@@ -120,6 +122,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe's name or file")
     parser.add_argument("--source", required=True, help="the folder or list of images")
+    parser.add_argument("--workers", type=int, help="processes that build")
     parser.add_argument("--folds", type=int, default=5)
     defaults = train.Settings()
     for name in ("weights", "backbone", "epochs", "fine_tune_epochs", "fine_tune_layers", "repeats", "seed"):
