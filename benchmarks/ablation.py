@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import augment
 import train
+from augment.api import CORES
 from augment.recipe import RECIPES
 from common.console import say
 from manifests.contract import write_atomically
@@ -122,7 +123,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe's name or file")
     parser.add_argument("--source", required=True, help="the folder or list of images")
-    parser.add_argument("--workers", type=int, help="processes that build")
+    parser.add_argument("--workers", type=int, default=CORES, help="processes that build")
     parser.add_argument("--folds", type=int, default=5)
     defaults = train.Settings()
     for name in ("weights", "backbone", "epochs", "fine_tune_epochs", "fine_tune_layers", "repeats", "seed"):
