@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.features.store import FORMAT, Store, is_stale, locked, stored, versions
+from train.features.store import FORMAT, Store, is_stale, stored, versions
 
 SHAPES = ((2, 3), (4,))
 
@@ -246,40 +246,45 @@ with locked(Path(sys.argv[1])):
 """
 
 
+WAIT = """
+import signal, sys; from pathlib import Path
+from train.features.store import locked
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background doesn't have
+try:
+    with locked(Path(sys.argv[1]), lambda: print("waiting", flush=True)):
+        print("locked", flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline()
+
+
 def test_a_second_writer_waits_for_the_first_and_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
     """It says so once, goes on when the first is done, and Ctrl-C ends the waiting."""
 
-    def held() -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, tmp_path],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+    def started(program: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
-        assert process.stdout
-        assert process.stdout.readline() == "locked\n"
-        return process
 
-    first, said = held(), []
-
-    def wait() -> None:
-        said.append("waiting")
-        assert first.stdin
-        first.stdin.write("\n")
-        first.stdin.close()
-
-    with locked(tmp_path, wait):
-        assert said == ["waiting"]
-        assert (tmp_path / "ended").exists()
-    first.wait()
-
-    first = held()
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C, some time after the waiting began
+    first, second = started(HOLD), None
     try:
-        with pytest.raises(KeyboardInterrupt), locked(tmp_path, lambda: signal.alarm(1) or None):
-            pass
+        assert _line(first) == "locked\n"
+        second = started(WAIT)
+        assert _line(second) == "waiting\n"
+        second.send_signal(signal.SIGINT)
+        assert second.communicate() == ("interrupted\n", None)
+        second = started(WAIT)
+        assert _line(second) == "waiting\n"
+        first.communicate("\n")
+        assert second.communicate() == ("locked\n", None)
+        assert (tmp_path / "ended").exists()
     finally:
-        signal.signal(signal.SIGALRM, before)
-    first.kill()
-    first.wait()
+        for process in filter(None, (first, second)):
+            process.kill()
+            process.wait()
