@@ -28,6 +28,8 @@ from augment.api import CORES
 from augment.recipe import RECIPES
 from common.console import say
 from manifests.contract import write_atomically
+from train.console import table
+from train.evaluation.compare import as_text
 
 FIGURES = ("AUROC", "accuracy at 0.5", "accuracy at the chosen thresholds", "accuracy, most probable")
 
@@ -77,6 +79,7 @@ def picture(found: pd.DataFrame, title: str) -> bytes:
         ends = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
         axis.axvline(0, color="gray", linestyle=":")
         axis.errorbar(rows["difference"], rows["second"], xerr=ends, fmt="o", color="#0072B2", capsize=3)
+        axis.locator_params(axis="x", nbins=5)  # more would run into each other
         axis.set_xlabel(name, parse_math=False)
     file = io.BytesIO()
     drawn.savefig(file, format="png", dpi=120, metadata={"Software": None})
@@ -113,9 +116,7 @@ def run(options: argparse.Namespace) -> None:
     for name, metrics in images.items():
         val = list(metrics.values())[-1]["val"]
         say(f"{name:>24}  out of fold on {val['images']:,} images: AUROC {val['auroc']['value']:.4f}")
-    for row in found.itertuples(index=False):
-        interval = f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
-        say(f"{row.second:>24} less {row.first}, {row.figure}: {interval}, p (Holm) {row.p_holm:.3f}: {row.words}")
+    say(f"\n{table(as_text(found))}\n")
     say(f"Table and picture: {out / 'ablation.csv'}, {out / 'ablation.png'}")
 
 

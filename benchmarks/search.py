@@ -3,16 +3,15 @@
     for recipe in even benchmarks/recipes/*.yaml; do python -m augment build --source X-RAYS --recipe $recipe; done
     python benchmarks/search.py manifests/even.csv manifests/clahe.csv --weights WEIGHTS
 
-One choice after the other, each by the AUROC of predictions out of fold, on the unaugmented images of train and val: first
-how many layers are fine-tuned and at which rate, on the first set; then each of the options; then the other sets. Every
-configuration is printed. What was chosen is trained with --final-folds then, and its ensemble tested. Figures out of fold are
+One choice after the other, each by the AUROC of predictions out of fold, on the unaugmented images of train and val: the rate
+of fine-tuning on the first set; the set; each of the options; and last, since it takes longest, the depth. Every configuration
+is printed. What was chosen is trained with --final-folds then, and its ensemble tested. Figures out of fold are
 kept in benchmarks/search.csv, by the set's checksum and the settings, so that a search takes up what was found before, on other
 machines too.
 """
 
 import argparse
 import hashlib
-import itertools
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -31,10 +30,7 @@ from train.evaluation.results import Finished
 TABLE = Path(__file__).with_suffix(".csv")
 FIGURES = ("AUROC frozen", "accuracy frozen", "AUROC", "accuracy", "s.d. of the folds' AUROC")
 COLUMNS = ("set", "settings", *FIGURES, "engine", "manifest")
-DEPTHS: list[dict[str, Any]] = [
-    {"fine_tune_layers": layers, "fine_tune_learning_rate": rate}
-    for layers, rate in itertools.product((5, 15), (1e-5, 1e-4))
-]
+RATES: list[dict[str, Any]] = [{"fine_tune_learning_rate": rate} for rate in (1e-5, 1e-4)]
 OPTIONS: list[dict[str, Any]] = [
     {"schedule": "cosine"},
     {"schedule": "plateau"},
@@ -42,6 +38,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"dropout": 0.3},
     {"optimizer": "adamw"},
 ]
+DEPTHS: list[dict[str, Any]] = [{"fine_tune_layers": 15, **rate} for rate in RATES]
 
 
 class Tried(NamedTuple):
@@ -109,9 +106,11 @@ def main() -> None:
     first, *others = chosen.manifests
     base = train.Settings(weights=chosen.weights, folds=chosen.folds)
     print("| " + " | ".join(COLUMNS[:-2]) + " |")
-    so_far = best([tried(first, replace(base, **depth)) for depth in DEPTHS])
-    so_far = best([so_far, *(tried(first, replace(so_far.settings, **option)) for option in OPTIONS)])
+    so_far = best([tried(first, replace(base, **rate)) for rate in RATES])
     so_far = best([so_far, *(tried(other, so_far.settings) for other in others)])
+    for changes_of_stage in (OPTIONS, DEPTHS):
+        changed = [replace(so_far.settings, **change) for change in changes_of_stage]
+        so_far = best([so_far, *(tried(so_far.manifest, settings) for settings in changed)])
     final = fitted(so_far.manifest, replace(so_far.settings, folds=chosen.final_folds))
     test = final.last.measured
     print(f"\nChosen: {final.name}. On test, opened now: AUROC {test.auroc}")
