@@ -54,6 +54,8 @@ PLAIN = Engine("tensorflow", "float32")
 def candidates(wanted: str) -> list[Engine]:
     """The engines that a wish leaves to choose from, on this machine; the plainest and most exact first.
 
+    `tensorflow` is in float32, always; `auto` takes it in bfloat16, too, on a GPU, and on a processor without OpenVINO.
+
     Raises:
         EngineError: OpenVINO is asked for and not installed.
     """
@@ -63,13 +65,13 @@ def candidates(wanted: str) -> list[Engine]:
             "--engine openvino: the package openvino is not installed; "
             "python -m pip install -r requirements-openvino.txt, or take --engine tensorflow"
         )
-    of_tensorflow = [
-        Engine("tensorflow", precision) for precision in ("float32", *(("bfloat16",) if has_bfloat16() else ()))
-    ]
-    if wanted == "tensorflow" or not there:
+    if wanted == "tensorflow":
+        return [PLAIN]
+    # Not beside OpenVINO's bfloat16, which is the faster one on every processor.
+    in_bfloat16 = has_gpu() or (has_bfloat16() and not there)
+    of_tensorflow = [PLAIN, Engine("tensorflow", "bfloat16")] if in_bfloat16 else [PLAIN]
+    if not there:
         return of_tensorflow
-    if not has_gpu():
-        of_tensorflow = [PLAIN]  # OpenVINO's bfloat16 is the faster one on every processor: one thing less to time
     openvino = load_openvino()
     # Also where it has no fast arithmetic for it: on a Xeon with AVX-512 but no AMX it is slower than float32.
     in_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
