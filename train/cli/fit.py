@@ -115,7 +115,7 @@ _DEFAULTS = Settings()
     "--engine",
     default="auto",
     type=click.Choice(["auto", "tensorflow", "openvino"]),
-    help="What runs the frozen layers; auto: what is fastest, measured once for a machine; tensorflow: in float32.",
+    help="What runs the frozen layers; auto: what is fastest, measured once for a machine; tensorflow: that, all in float32.",
     show_default=True,
 )
 @click.option(

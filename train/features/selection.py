@@ -75,7 +75,12 @@ def choose(
         return Choice(began, str(precision), f"{_name(began)}, as this run began")
     engine, reason = _engine(engines, dataset, part, weights, cache, with_tail=with_tail, clock=clock)
     precision = "float32"
-    if with_tail and has_bfloat16() and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+    if (
+        with_tail
+        and wanted != "tensorflow"
+        and has_bfloat16()
+        and tf.distribute.get_strategy().num_replicas_in_sync == 1
+    ):
         shapes = [list(x.shape[1:]) for x in part.tail.inputs]
         key = {"step": len(part.tail.layers), "shapes": shapes, "batch": batch_size, "dtype": engine.dtype.name}
         seconds = kept(cache, key, lambda: _step_seconds(part, engine, batch_size, clock))

@@ -74,6 +74,9 @@ def test_no_kill_ends_in_anything_but_a_finished_run(
             shutil.rmtree(root / place, ignore_errors=True)
         if dice.random() < 0.5:  # the activations are there already
             shutil.copytree(root / f"cache-{engine}", root / "cache-killed")
+        (root / "cache-killed").mkdir(exist_ok=True)
+        for timings in (root / f"cache-{engine}").glob("timings-*.json"):  # measured anew, they might choose another
+            shutil.copy(timings, root / "cache-killed")
         what = f"seed {seed}, kill {kills}, {engine}"
         process = started(manifest, "runs/killed", "cache-killed", environment, engine)
         done = kill_one(process, dice, takes[engine], main=True)  # it starts no others
