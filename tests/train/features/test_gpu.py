@@ -46,7 +46,7 @@ def test_bfloat16_is_a_candidate_and_openvino_is_not_the_only_one() -> None:
 
 
 def test_a_run_gives_what_it_gives_without_the_gpu(image_set: Callable[..., Path], tmp_path: Path) -> None:
-    """In two processes, one of which doesn't see it; each may choose its precision."""
+    """In two processes, one of which doesn't see it, all in float32."""
     manifest = image_set(train=24, val=8, test=8)
     found = []
     for name, devices in (("with", os.environ.get("CUDA_VISIBLE_DEVICES", "0")), ("without", "-1")):
