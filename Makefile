@@ -66,8 +66,8 @@ ablation: source  ## Build RECIPE whole and without each of its parts, cross-val
 test: lint  ## Lint, check formats and types, and run all tests
 	@failed=0; $(TWO) --ignore tests/train -m "not slow" || failed=1; \
 	$(PY) -m pytest --ignore tests/train -m slow || failed=1; \
-	for part in "tests/train/evaluation tests/train/features" \
-		"tests/train --ignore tests/train/evaluation --ignore tests/train/features"; do \
+	for part in "tests/train/evaluation tests/train/features" tests/train/fitting \
+		"tests/train --ignore tests/train/evaluation --ignore tests/train/features --ignore tests/train/fitting"; do \
 		$(TWO) $$part || failed=1; \
 	done; exit $$failed  # processes of their own: TensorFlow stays in memory
 

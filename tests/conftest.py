@@ -1,5 +1,6 @@
 """Fixtures for all tests: tiny source folders of real images, and the real X-rays where they are at hand."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -40,16 +41,18 @@ _of_workers: dict[str, float] = {}  # the same of pytest-xdist's workers, the la
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over the peaks of a worker that is done."""
-    for name, peak in getattr(node, "workeroutput", {}).get("peaks", {}).items():
+    """Take over what a worker that is done has counted."""
+    output = getattr(node, "workeroutput", {})
+    for name, peak in output.get("peaks", {}).items():
         _of_workers[f"a worker, {name}"] = max(peak, _of_workers.get(f"a worker, {name}", 0.0))
+    _raised.update(output.get("raised", {}))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run whose tests pass but take more memory than a laptop has is a failure."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:  # in a worker, whose exit status nobody asks for
-        output["peaks"] = _peaks()
+        output |= {"peaks": _peaks(), "raised": _raised}
         return
     if max((_peaks() | _of_workers).values(), default=0) > _MOST_MEMORY and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -60,10 +63,12 @@ _raised: dict[str, float] = {}  # bytes by which a test raised the peak of this 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note which tests raise the peak memory."""
+    """Note which tests raise the peak memory, and let go of what such a test held."""
     before = _peaks().get("this process", 0.0)
     result = yield
     _raised[item.nodeid] = _peaks().get("this process", 0.0) - before
+    if _raised[item.nodeid]:
+        gc.collect()  # networks are cycles, and Python, which doesn't see the gigabytes behind them, waits with those
     return result
 
 
