@@ -90,7 +90,7 @@ format: $(VENV)/ready-dev  ## Format the code
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
 lock: $(VENV)/ready-dev  ## Resolve requirements*.in anew into the lock files
-	@for name in requirements requirements-openvino requirements-onnx requirements-tflite requirements-dicom requirements-parquet requirements-remote requirements-cluster requirements-cuda requirements-dev; do \
+	@for name in requirements requirements-openvino requirements-int8 requirements-onnx requirements-tflite requirements-dicom requirements-parquet requirements-remote requirements-cluster requirements-cuda requirements-dev; do \
 		$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-header --no-annotate $$name.in -o $$name.txt || exit; \
 	done

@@ -30,6 +30,7 @@ def fit(
     cache: Place | None = None,
     cache_limit: float | None = None,
     engine: str = "auto",
+    precision: str = "auto",
     positive: str | None = None,
     cluster: str | None = None,
 ) -> "Finished":
@@ -45,6 +46,7 @@ def fit(
         cache: the folder for activations; None: data/activations in `root`.
         cache_limit: GB that it may grow to; None: the disk, less 1 GB.
         engine: what runs the frozen layers: auto, tensorflow or openvino.
+        precision: of the frozen layers: auto (float32, or bfloat16 where that is faster) or int8 (OpenVINO's).
         positive: the positive one of two classes; None: chosen by its name.
         cluster: the address of a Dask scheduler, or its scheduler file, whose workers run the frozen layers; None: this machine.
 
@@ -66,6 +68,7 @@ def fit(
         cache=Path(cache) if cache else None,
         limit=None if cache_limit is None else int(cache_limit * 10**9),
         engine=engine,
+        precision=precision,
         positive=positive,
         cluster=cluster,
     )

@@ -35,6 +35,7 @@ def complete(
     cache: Path | None,
     limit: int | None,
     engine: str,
+    precision: str,
     positive: str | None,
     cluster: str | None,
 ) -> Finished:
@@ -59,13 +60,14 @@ def complete(
         with_tail = min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0
         is_demo = settings.backbone == "demo"  # in float32: the README's figures vary enough by processor
         chosen = selection.choose(
-            "tensorflow" if is_demo and engine == "auto" else engine,
+            "tensorflow" if is_demo and (engine, precision) == ("auto", "auto") else engine,
             learnt_from,
             part,
             weights,
             cache,
             batch_size=settings.batch_size,
             with_tail=with_tail,
+            precision=precision,
             before=runs.begun(folder, runs.describe(manifest, dataset, settings, weights, engines.PLAIN)),
         )
         description = runs.describe(manifest, dataset, settings, weights, chosen.engine, chosen.fine_tune_precision)

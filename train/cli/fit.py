@@ -119,6 +119,14 @@ _DEFAULTS = Settings()
     show_default=True,
 )
 @click.option(
+    "--precision",
+    default="auto",
+    type=click.Choice(["auto", "int8"]),
+    help="Of the frozen layers; auto: float32, or bfloat16 where that is faster; int8: 8 bits, by OpenVINO and NNCF, for a "
+    "fast pass on processors without bfloat16, in a quarter of float32's disk. What is held out stays in float32.",
+    show_default=True,
+)
+@click.option(
     "--class-weight",
     default=_DEFAULTS.class_weight,
     type=click.Choice(["none", "balanced"]),
@@ -182,6 +190,7 @@ def fit(
     cache: Path | None,
     cache_limit: float | None,
     engine: str,
+    precision: str,
     positive: str | None,
     cluster: str | None,
     **options: Any,
@@ -204,6 +213,7 @@ def fit(
             cache=cache,
             cache_limit=cache_limit,
             engine=engine,
+            precision=precision,
             positive=positive,
             cluster=cluster,
         )

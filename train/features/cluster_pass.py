@@ -45,11 +45,14 @@ def connect(where: str | None, engine: Engine) -> Iterator[Cluster | None]:
 
     Raises:
         ClusterError: as `Cluster` has it.
+        ClusterPassError: the engine is for one machine.
     """
     if where is None:
         yield None
+    elif engine.precision == "int8":  # each worker would calibrate a network of its own
+        raise ClusterPassError("--precision int8 is computed on one machine; leave it out, or --cluster")
     else:
-        with Cluster(where, list(versions(engine.name)), _MEMORY) as cluster:
+        with Cluster(where, list(versions(engine.packages)), _MEMORY) as cluster:
             yield cluster
 
 

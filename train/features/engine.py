@@ -1,7 +1,8 @@
 """What runs the frozen part: TensorFlow, or OpenVINO where it is installed; `selection` measures which is faster.
 
 Both can compute in bfloat16 where the machine has it: OpenVINO on a processor, TensorFlow there and on a GPU. Activations then
-differ from those in float32 by up to 0.7 % of the largest one, and are kept in bfloat16, which loses nothing more.
+differ from those in float32 by up to 0.7 % of the largest one, and are kept in bfloat16, which loses nothing more. Where it is
+asked for, OpenVINO computes in 8 bits (`int8`), and activations are kept in 8, too.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +26,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from train.features import int8
 
 ENGINES = ("auto", "tensorflow", "openvino")
+PRECISIONS = ("auto", "int8")
 Forward = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 
 
@@ -35,30 +38,50 @@ class EngineError(UserError):
 
 
 class Engine(NamedTuple):
-    """Which program runs the frozen part, and in which precision: float32 or bfloat16."""
+    """Which program runs the frozen part, and in which precision: float32, bfloat16 or int8."""
 
     name: str
     precision: str
 
     @property
     def dtype(self) -> np.dtype:
-        """In which activations are kept."""
-        return np.dtype(ml_dtypes.bfloat16 if self.precision == "bfloat16" else np.float32)
+        """In which activations are trained on."""
+        return np.dtype(np.float32 if self.precision == "float32" else ml_dtypes.bfloat16)
+
+    @property
+    def kept_dtype(self) -> np.dtype:
+        """In which they are kept: float8 has a range like theirs, without a scale for each channel, as integers need."""
+        return _FLOAT8 if self.precision == "int8" else self.dtype
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Those that it needs beside TensorFlow."""
+        if self.name == "tensorflow":
+            return ()
+        return ("openvino", "nncf") if self.precision == "int8" else ("openvino",)
 
 
 _BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile")
+_FLOAT8 = np.dtype(ml_dtypes.float8_e4m3fn)
+_LARGEST = float(ml_dtypes.finfo(_FLOAT8).max)
 PLAIN = Engine("tensorflow", "float32")
 
 
-def candidates(wanted: str) -> list[Engine]:
+def candidates(wanted: str, precision: str = "auto") -> list[Engine]:
     """The engines that a wish leaves to choose from, on this machine; the plainest and most exact first.
 
     `tensorflow` is in float32, always; `auto` takes it in bfloat16, too, on a GPU, and on a processor without OpenVINO.
 
     Raises:
-        EngineError: OpenVINO is asked for and not installed.
+        EngineError: OpenVINO is asked for and not installed, or `int8` of another engine.
+        Int8Error: its packages aren't installed.
     """
+    if precision == "int8":
+        if wanted == "tensorflow":
+            raise EngineError("--engine tensorflow computes in float32; leave it out, or --precision int8")
+        int8.require()
+        return [Engine("openvino", "int8")]
     there = find_spec("openvino") is not None
     if wanted == "openvino" and not there:
         raise EngineError(
@@ -79,16 +102,25 @@ def candidates(wanted: str) -> list[Engine]:
     return found if wanted == "openvino" else [*of_tensorflow, *found]
 
 
-def compiled(model: keras.Model, engine: Engine, batch: int | None = None) -> Forward:
+def compiled(
+    model: keras.Model, engine: Engine, batch: int | None = None, calibrated_on: Sequence[NDArray[np.uint8]] = ()
+) -> Forward:
     """A function from images, float32 (batch, height, width, 3), to the list of the model's outputs as float32.
 
-    If `batch` is given, OpenVINO takes so many and no other number, which is a tenth faster. Several threads may call
-    the function: where activations aren't kept, tf.data's do.
+    Several threads may call it: where activations aren't kept, tf.data's do.
+
+    Args:
+        model: takes such images.
+        engine: what runs it.
+        batch: OpenVINO takes so many and no other number, which is a tenth faster; None: any number.
+        calibrated_on: for `int8`, images (1, height, width, 3).
     """
-    return (_openvino if engine.name == "openvino" else _tensorflow)(model, engine.precision, batch)
+    if engine.name == "openvino":
+        return _openvino(model, engine.precision, batch, calibrated_on)
+    return _tensorflow(model, engine.precision)
 
 
-def _tensorflow(model: keras.Model, precision: str, _: int | None) -> Forward:
+def _tensorflow(model: keras.Model, precision: str) -> Forward:
     if precision == "bfloat16":
         model = _in_bfloat16(model)
 
@@ -121,15 +153,20 @@ def load_openvino() -> ModuleType:
     return import_module("openvino")
 
 
-def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
+def _openvino(
+    model: keras.Model, precision: str, batch: int | None, calibrated_on: Sequence[NDArray[np.uint8]]
+) -> Forward:
     openvino = load_openvino()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frozen.xml"
         with contextlib.redirect_stdout(io.StringIO()):  # Keras's export prints notes
             model.export(str(path), format="openvino", verbose=False)
         core = openvino.Core()
-        kind = {"bfloat16": "bf16", "float32": "f32"}[precision]
+        kind = "bf16" if precision == "bfloat16" else "f32"  # of int8: what is between the convolutions
         graph = core.read_model(path)
+        if precision == "int8":
+            graph.reshape([1, *model.input_shape[1:]])
+            graph = int8.quantised(graph, calibrated_on)
         if batch:
             graph.reshape([batch, *model.input_shape[1:]])
         network = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": kind})
@@ -138,7 +175,9 @@ def _openvino(model: keras.Model, precision: str, batch: int | None) -> Forward:
     def forward(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with alone:
             outputs = network(images)
-        return [outputs[output] for output in network.outputs]
+            found = [outputs[output] for output in network.outputs]
+        # Beyond the largest, NumPy's conversion to float8 gives NaN.
+        return [np.clip(values, -_LARGEST, _LARGEST) for values in found] if precision == "int8" else found
 
     return forward
 

@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.workers.cluster import Cluster
 from train.dataset import Dataset
-from train.features import cluster_pass
+from train.features import cluster_pass, int8
 from train.features.backbone import Cut
 from train.features.engine import Engine, Forward, compiled
 from train.features.forward import BATCH, outputs_of, whole
@@ -47,7 +49,7 @@ class Kept(NamedTuple):
             if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # Windows has none
                 # Else the whole file comes to count as this process's memory. It stays in the system's cache.
                 array.base.madvise(mmap.MADV_DONTNEED)
-        return rows_of_each
+        return _widened(rows_of_each)
 
 
 class Computed(NamedTuple):
@@ -69,7 +71,7 @@ class Computed(NamedTuple):
             for array, values in zip(arrays, outputs, strict=False):  # the last output, the pooled one, is left out
                 array[batch] = values
             start += BATCH
-        return tuple(arrays)
+        return _widened(arrays)
 
     @property
     def lacking(self) -> int:
@@ -89,6 +91,11 @@ class Features(NamedTuple):
     engine: Engine
     computed: int
     different: int  # identical files count once
+
+
+def _widened(arrays: Iterable[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    """What is kept in float8 in bfloat16, which holds all of its values, and which TensorFlow computes in."""
+    return tuple(values.astype(ml_dtypes.bfloat16) if values.dtype.itemsize == 1 else values for values in arrays)
 
 
 def features(
@@ -150,7 +157,7 @@ def features(
         rows = np.array(sorted(first[checksum] for checksum in set().union(*lack)), np.int64)
         without = [all_of_it - kept for all_of_it, kept in zip(lacking, lack, strict=True)]
         network = whole(part)
-        run = compiled(network, engine, BATCH) if (len(rows) and not cluster) or any(without) else None
+        run = _compiled(network, engine, dataset, say) if (len(rows) and not cluster) or any(without) else None
         if len(rows) and cluster:
             values = cluster_pass.outputs(network, engine, dataset, rows, cluster)
             _keep(dataset, values, len(rows), stores, lack, progress)
@@ -163,6 +170,14 @@ def features(
     if cut_activations and run and without[0]:
         of_tail = Computed(cut_activations[0], dataset, run)
     return Features(pooled, of_tail, engine, len(rows), len(first))
+
+
+def _compiled(network: keras.Model, engine: Engine, dataset: Dataset, say: Callable[[str], None]) -> Forward:
+    if engine.precision != "int8":
+        return compiled(network, engine, BATCH)
+    calibrated_on = list(int8.samples(dataset))
+    say(f"Calibrating the 8-bit network on {len(calibrated_on)} train images (about half a minute) ...")
+    return compiled(network, engine, BATCH, calibrated_on)
 
 
 def _kept(store: Store, checksums: list[str], without: set[str]) -> Kept:
@@ -180,12 +195,13 @@ def addresses(
     `arithmetic` is what other processors have that compute them, where it isn't what this one has. The cut is in both addresses. In bfloat16 the pooled output depends on the network's other outputs, too: they
     decide which layers an engine computes in one, and what is rounded in between.
     """
-    about = {"format": FORMAT, "versions": versions(engine.name), "weights": weights, "size": list(dataset.size)}
+    about = {"format": FORMAT, "versions": versions(engine.packages), "weights": weights, "size": list(dataset.size)}
     about |= {**engine._asdict(), "cut": list(part.names)}
     about |= {} if arithmetic is None else {"arithmetic": arithmetic}
+    about |= {"calibration": int8.digest(dataset)} if engine.precision == "int8" else {}
     found = {}
     for names, shapes, dtype in (
-        (part.names, tuple(tuple(x.shape[1:]) for x in part.tail.inputs), engine.dtype),
+        (part.names, tuple(tuple(x.shape[1:]) for x in part.tail.inputs), engine.kept_dtype),
         (("pooled",), ((part.tail.outputs[0].shape[-1],),), np.dtype(np.float32)),
     ):
         described = {**about, "layers": list(names)}

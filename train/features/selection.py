@@ -50,6 +50,7 @@ def choose(
     batch_size: int,
     with_tail: bool,
     before: Mapping[str, Any],
+    precision: str = "auto",
     clock: Clock = time.perf_counter,
 ) -> Choice:
     """Choose the engine and the precision for a run.
@@ -63,18 +64,20 @@ def choose(
         batch_size: of the fine-tuning step.
         with_tail: whether there is fine-tuning.
         before: settings of this very run if it was begun before: it goes on as it began.
+        precision: one of engine.PRECISIONS.
         clock: seconds, for timing.
 
     Raises:
-        EngineError: OpenVINO is asked for and not installed.
+        EngineError: OpenVINO is asked for and not installed, or `int8` of another engine.
+        Int8Error: its packages aren't installed.
     """
-    engines = candidates(wanted)
+    engines = candidates(wanted, precision)
     began = Engine(str(before.get("engine")), str(before.get("precision")))
-    precision = before.get("fine_tune_precision")
-    if began in engines and precision in ("float32", "bfloat16"):
-        return Choice(began, str(precision), f"{_name(began)}, as this run began")
+    of_step = before.get("fine_tune_precision")
+    if began in engines and of_step in ("float32", "bfloat16"):
+        return Choice(began, str(of_step), f"{_name(began)}, as this run began")
     engine, reason = _engine(engines, dataset, part, weights, cache, with_tail=with_tail, clock=clock)
-    precision = "float32"
+    of_step = "float32"
     if (
         with_tail
         and wanted != "tensorflow"
@@ -84,9 +87,9 @@ def choose(
         shapes = [list(x.shape[1:]) for x in part.tail.inputs]
         key = {"step": len(part.tail.layers), "shapes": shapes, "batch": batch_size, "dtype": engine.dtype.name}
         seconds = kept(cache, key, lambda: _step_seconds(part, engine, batch_size, clock))
-        precision = fastest({name: seconds[name] for name in ("float32", "bfloat16") if name in seconds})
-        reason += f"; fine-tuning in {precision} ({_times(seconds)} a step)"
-    return Choice(engine, precision, reason)
+        of_step = fastest({name: seconds[name] for name in ("float32", "bfloat16") if name in seconds})
+        reason += f"; fine-tuning in {of_step} ({_times(seconds)} a step)"
+    return Choice(engine, of_step, reason)
 
 
 def _engine(
@@ -162,9 +165,9 @@ def kept(cache: Path, key: Mapping[str, Any], measure: Callable[[], dict[str, fl
 
 def _versions() -> dict[str, str]:
     try:
-        return versions("openvino")
+        return versions(["openvino"])
     except ModuleNotFoundError:  # importlib's, of a package that isn't installed
-        return versions("tensorflow")
+        return versions()
 
 
 def pass_seconds(part: Cut, engines: list[Engine], clock: Clock) -> dict[str, float]:

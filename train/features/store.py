@@ -19,7 +19,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  # gives numpy the name bfloat16
+import ml_dtypes  # noqa: F401  # gives numpy the names bfloat16 and float8_e4m3fn
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from manifests.contract import write_atomically
 FORMAT = 4  # raise when what is stored changes, or how an image is read and preprocessed
 _LINE = 74  # bytes: a SHA-256 and a CRC-32 in hex, a space and an end of line
 _ENTRY = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{8})\n")
-_DTYPES = ("float32", "bfloat16")
+_DTYPES = ("float32", "bfloat16", "float8_e4m3fn")
 _CHUNK = 64  # rows that a thread checks at a time
 _MOST_ABOUT = 10**5  # bytes; an about.json has a few hundred
 
@@ -181,10 +181,9 @@ class Store:
         return self.folder / f"{number}.bin"
 
 
-def versions(engine: str) -> dict[str, str]:
-    """The packages, with their versions, that decide what an engine's activations are."""
-    packages = ("keras", "tensorflow", *(("openvino",) if engine == "openvino" else ()))
-    return {package: version(package) for package in packages}
+def versions(packages: Iterable[str] = ()) -> dict[str, str]:
+    """The packages, with their versions, that decide what activations are: Keras, TensorFlow, and what an engine needs."""
+    return {package: version(package) for package in ("keras", "tensorflow", *packages)}
 
 
 def is_stale(about: Mapping[str, Any]) -> bool:
@@ -196,7 +195,7 @@ def is_stale(about: Mapping[str, Any]) -> bool:
         return True
     for package, kept in about["versions"].items():
         try:
-            if package in ("keras", "tensorflow", "openvino") and version(package) != kept:
+            if package in ("keras", "tensorflow", "openvino", "nncf") and version(package) != kept:
                 return True
         except PackageNotFoundError:
             continue

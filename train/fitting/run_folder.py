@@ -64,7 +64,7 @@ def describe(
         "precision": engine.precision,  # of training; what is measured is the saved model's
         "measured_in": "float32",
         "fine_tune_precision": fine_tune_precision,
-        "versions": {"numpy": version("numpy"), **versions(engine.name)},
+        "versions": {"numpy": version("numpy"), **versions(engine.packages)},
     }
 
 

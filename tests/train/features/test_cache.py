@@ -21,7 +21,7 @@ from train.features.store import FORMAT, Store, locked, stored, versions
 
 ABOUT = {
     "format": FORMAT,
-    "versions": versions("tensorflow"),
+    "versions": versions(),
     "size": [64, 64],
     "name": "tensorflow",
     "precision": "float32",
