@@ -183,7 +183,7 @@ def _split(sources: pd.DataFrame, recipe: Recipe) -> "pd.Series[str]":
             f"val {recipe.val:g} and test {recipe.test:g} are shares of all {recipe.group_names}, and leave none to train on; "
             "lower one"
         )
-    pool = sources.loc[split == "", ["unit", "group", "label"]]
+    pool = sources.loc[split == "", ["unit", "group", "label"]].drop_duplicates()  # a patient has several images
     names: dict[int, str] = {}  # of each unit, the first of its groups
     labels: dict[int, tuple[str, ...]] = {}
     for unit, group, label in zip(*(pool[name].tolist() for name in pool), strict=True):

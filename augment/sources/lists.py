@@ -238,14 +238,9 @@ def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
 
 def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.Series[str]", list[Rejected]]:
     """The file of each path, relative to the folder of images; empty, and among the rejected, where there is none."""
-    found: list[str] = []
-    rejected = set()
-    for path in paths.tolist():
-        file, reason = lookup.find(path)
-        found.append(file)
-        if reason:
-            rejected.add(Rejected(printable(path) or "a row", reason))
-    return _text(found, paths), sorted(rejected)
+    files, reasons = lookup.find_all(paths.tolist())
+    rejected = {Rejected(printable(path) or "a row", reason) for path, reason in reasons.items()}
+    return _text(files, paths), sorted(rejected)
 
 
 def _split_files(
@@ -255,13 +250,15 @@ def _split_files(
     splits: dict[str, str] = {}
     for split, name in given:
         try:
-            lines = (home / name).read_text(encoding="utf-8-sig").splitlines()
+            lines = list(map(str.strip, (home / name).read_text(encoding="utf-8-sig").splitlines()))
         except (OSError, UnicodeDecodeError) as error:
             raise ScanError(f"{home / name}: can't be read: {getattr(error, 'strerror', None) or error}") from None
-        for line in filter(None, map(str.strip, lines)):
-            file, _ = lookup.find(line)
-            if file and splits.setdefault(file, split) != split:
-                raise ScanError(f"{home / name}: {line} is in {splits[file]} too; take it out of one of the files")
+        found, _ = lookup.find_all(lines)
+        of_split = dict.fromkeys(filter(None, found), split)
+        if splits.keys() & of_split.keys():
+            line, file = next((line, file) for line, file in zip(lines, found, strict=True) if file in splits)
+            raise ScanError(f"{home / name}: {line} is in {splits[file]} too; take it out of one of the files")
+        splits |= of_split
     return _text((splits.get(file, _NONE) for file in files.tolist()), files)
 
 

@@ -48,6 +48,16 @@ class Lookup:
             return "", f"may be {best[0]} or {best[1]}; give more of its path"
         return best[0], ""
 
+    def find_all(self, paths: list[str]) -> tuple[list[str], dict[str, str]]:
+        """The file of each path, empty where there is none; and of such a path, the reason. Fast for names alone."""
+        known = list(map(self._by_name.get, paths))
+        files, reasons = [file if isinstance(file, str) else "" for file in known], dict[str, str]()
+        for at in [at for at, file in enumerate(files) if not file]:
+            files[at], reason = self.find(paths[at])
+            if reason:
+                reasons[paths[at]] = reason
+        return files, reasons
+
     def _without_ending(self, name: str) -> list[str]:
         if self._by_stem is None:
             self._by_stem = {}
@@ -67,6 +77,12 @@ class Unlisted:
         if not path or ".." in parts or ":" in parts[0] or not parts[0]:
             return "", "no path below the list's folder"
         return "/".join(part for part in parts if part not in ("", ".")), ""
+
+    def find_all(self, paths: list[str]) -> tuple[list[str], dict[str, str]]:
+        """As `Lookup` has it."""
+        found = [self.find(path) for path in paths]
+        reasons = {path: reason for path, (_, reason) in zip(paths, found, strict=True) if reason}
+        return [file for file, _ in found], reasons
 
 
 def _common_end(first: list[str], second: list[str]) -> int:
