@@ -18,24 +18,41 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.update(NO_ALBUMENTATIONS_UPDATE="1", TF_CPP_MIN_LOG_LEVEL="3")
 
 import albumentations as A
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
 SOURCES, OUTPUTS, SIZE, QUALITY = 2000, 4000, 224, 95
 FEWER = 10  # the slow ones make this part of the outputs only, which leaves their speed as it is
-RECIPE = f"""per_class: {OUTPUTS // 2}
-val: 0
-test: 0
-transforms:
-  - KerasAffine:
-      {{rotation_range: 10, shear_range: 0.2, width_shift_range: 0.05, height_shift_range: 0.05, zoom_range: 0.2}}
-"""
+AFFINE = (
+    "KerasAffine: {rotation_range: 10, shear_range: 0.2, width_shift_range: 0.05, height_shift_range: 0.05, "
+    "zoom_range: 0.2}"
+)
+
+
+def affine() -> list[A.BasicTransform]:
+    """Albumentations' nearest to it."""
+    return [A.Affine(rotate=(-10, 10), shear=(-0.2, 0.2), translate_percent=0.05, scale=(0.8, 1.2), p=1.0)]
+
+
+class Job(NamedTuple):
+    """What a contender makes: `outputs` images in `out`, of the files of each class below `source`."""
+
+    files: dict[str, list[str]]
+    source: Path
+    out: Path
+    workers: int
+    outputs: int = OUTPUTS
+    transforms: tuple[str, ...] = (AFFINE,)  # Evenset's
+    pipeline: Callable[[], list[A.BasicTransform]] = affine  # the others'
 
 
 def repeated(folder: Path, into: Path) -> dict[str, list[str]]:
@@ -51,79 +68,91 @@ def repeated(folder: Path, into: Path) -> dict[str, list[str]]:
     return files
 
 
-def evenset(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+def evenset(job: Job) -> None:
     """Our own command, as a user runs it."""
-    recipe = out / "bench.yaml"
-    recipe.write_text(RECIPE)
-    command = [sys.executable, "-m", "augment", "build", "--recipe", str(recipe), "--source", str(source)]
-    options = ["--root", str(out), "--workers", str(workers)]
+    recipe = job.out / "bench.yaml"
+    lines = [
+        f"per_class: {job.outputs // 2}",
+        "val: 0",
+        "test: 0",
+        "transforms:",
+        *(f"  - {each}" for each in job.transforms),
+    ]
+    recipe.write_text("\n".join(lines))
+    command = [sys.executable, "-m", "augment", "build", "--recipe", str(recipe), "--source", str(job.source)]
+    options = ["--root", str(job.out), "--workers", str(job.workers)]
     subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-def keras_generator(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+def keras_generator(job: Job) -> None:
     """ImageDataGenerator with save_to_dir, class by class."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     drawn = {"rotation_range": 10, "shear_range": 0.2, "width_shift_range": 0.05, "height_shift_range": 0.05}
     generator = ImageDataGenerator(**drawn, zoom_range=0.2)
-    for label in files:
+    for label in job.files:
         flow = generator.flow_from_directory(
-            str(source),
+            str(job.source),
             classes=[label],
             target_size=(SIZE, SIZE),
             color_mode="grayscale",
             batch_size=50,
-            save_to_dir=str(folder_of(out, label)),
+            save_to_dir=str(folder_of(job.out, label)),
             save_format="jpeg",
         )
-        for _ in range(OUTPUTS // FEWER // len(files) // 50):
+        for _ in range(job.outputs // FEWER // len(job.files) // 50):
             next(flow)
 
 
-def augmentor(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+def augmentor(job: Job) -> None:
     """Augmentor's sample with its threads."""
     import Augmentor
 
-    for label in files:
-        pipeline = Augmentor.Pipeline(str(source / label), output_directory=str(folder_of(out, label)))
+    for label in job.files:
+        pipeline = Augmentor.Pipeline(str(job.source / label), output_directory=str(folder_of(job.out, label)))
         pipeline.rotate(probability=1, max_left_rotation=10, max_right_rotation=10)
         pipeline.shear(probability=1, max_shear_left=1, max_shear_right=1)  # degrees; it takes no smaller ones
         pipeline.zoom(probability=1, min_factor=1.0, max_factor=1.2)
         pipeline.resize(probability=1, width=SIZE, height=SIZE)
-        pipeline.sample(OUTPUTS // FEWER // len(files), multi_threaded=True)
+        pipeline.sample(job.outputs // FEWER // len(job.files), multi_threaded=True)
 
 
-def plain_loop(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+def plain_loop(job: Job) -> None:
     """What one writes with albumentations: read, resize, transform, write, an output at a time."""
-    one_after_the_other(0, tasks(files, out)[::FEWER])
+    one_after_the_other(job, 0, tasks(job)[::FEWER])
 
 
-def process_pool(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+def process_pool(job: Job) -> None:
     """The same, with a process a core."""
-    listed = tasks(files, out)
+    listed, workers = tasks(job), job.workers
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(one_after_the_other, range(workers), [listed[start::workers] for start in range(workers)]))
+        parts = [listed[start::workers] for start in range(workers)]
+        list(pool.map(partial(one_after_the_other, job), range(workers), parts))
 
 
-def one_after_the_other(seed: int, listed: list[tuple[str, str]]) -> None:
+def one_after_the_other(job: Job, seed: int, listed: list[tuple[str, str]]) -> None:
     """Make one output after the other with albumentations."""
     cv2.setNumThreads(1)
-    affine = A.Affine(rotate=(-10, 10), shear=(-0.2, 0.2), translate_percent=0.05, scale=(0.8, 1.2), p=1.0)
-    pipeline = A.Compose([A.Resize(SIZE, SIZE, interpolation=cv2.INTER_AREA), affine], seed=seed)
+    resize = A.Resize(SIZE, SIZE, interpolation=cv2.INTER_AREA)
+    pipeline = A.Compose([resize, *job.pipeline()], seed=seed)
     for read, write in listed:
-        image = cv2.imread(read, cv2.IMREAD_GRAYSCALE)
-        cv2.imwrite(write, pipeline(image=image)["image"], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        cv2.imwrite(write, pipeline(image=pixels(read))["image"], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
-def floor(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+def pixels(read: str) -> NDArray[np.uint8]:
+    """The gray levels of a file, uint8 (height, width)."""
+    if read.endswith(".dcm"):
+        import pydicom
+
+        return np.asarray(pydicom.dcmread(read).pixel_array, np.uint8)
+    return np.asarray(cv2.imread(read, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+
+def floor(job: Job) -> None:
     """Decode every source once, encode and write every output once, with the fastest calls, and nothing else."""
-    listed = tasks(files, out)
-    grouped: dict[str, list[str]] = {}
-    for read, write in listed:
-        grouped.setdefault(read, []).append(write)
-    items = sorted(grouped.items())
-    with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(codec_only, [items[start::workers] for start in range(workers)]))
+    parts = by_source(job)
+    with ProcessPoolExecutor(job.workers) as pool:
+        list(pool.map(codec_only, parts))
 
 
 def codec_only(items: list[tuple[str, list[str]]]) -> None:
@@ -137,19 +166,16 @@ def codec_only(items: list[tuple[str, list[str]]]) -> None:
             cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tofile(write)
 
 
-def duties(files: dict[str, list[str]], source: Path, out: Path, workers: int) -> None:
+def duties(job: Job) -> None:
     """The floor, and what any builder of a trusted set does besides, each by its fastest call and without start-up.
 
     Every source hashed before it is planned with and again when it is used, averaged down to the size, warped and
     hashed, all of it on disk at the end. No plan, no journal, no manifest, no errors.
     """
-    grouped: dict[str, list[str]] = {}
-    for read, write in tasks(files, out):
-        grouped.setdefault(read, []).append(write)
-    items = sorted(grouped.items())
-    with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(hashed, [[read for read, _ in items[start::workers]] for start in range(workers)]))
-        list(pool.map(codec_and_duties, [items[start::workers] for start in range(workers)]))
+    parts = by_source(job)
+    with ProcessPoolExecutor(job.workers) as pool:
+        list(pool.map(hashed, [[read for read, _ in items] for items in parts]))
+        list(pool.map(codec_and_duties, parts))
     os.sync()
 
 
@@ -175,15 +201,22 @@ def codec_and_duties(items: list[tuple[str, list[str]]]) -> None:
             Path(write).write_bytes(jpeg)
 
 
-def tasks(files: dict[str, list[str]], out: Path) -> list[tuple[str, str]]:
-    """(read, write) of OUTPUTS images, as many for each class, spread evenly over its sources."""
+def tasks(job: Job) -> list[tuple[str, str]]:
+    """(read, write) of all outputs, as many for each class, spread evenly over its sources."""
     listed = []
-    for label, of_label in files.items():
-        folder = folder_of(out, label)
-        listed += [
-            (of_label[number % len(of_label)], str(folder / f"{number}.jpg")) for number in range(OUTPUTS // len(files))
-        ]
+    for label, of_label in job.files.items():
+        folder, count = folder_of(job.out, label), job.outputs // len(job.files)
+        listed += [(of_label[number % len(of_label)], str(folder / f"{number}.jpg")) for number in range(count)]
     return listed
+
+
+def by_source(job: Job) -> list[list[tuple[str, list[str]]]]:
+    """For each worker, its sources with all that is to be written of each."""
+    grouped: dict[str, list[str]] = {}
+    for read, write in tasks(job):
+        grouped.setdefault(read, []).append(write)
+    items = sorted(grouped.items())
+    return [items[start :: job.workers] for start in range(job.workers)]
 
 
 def folder_of(out: Path, label: str) -> Path:
@@ -192,7 +225,7 @@ def folder_of(out: Path, label: str) -> Path:
     return out / label
 
 
-CONTENDERS: dict[str, tuple[Callable[[dict[str, list[str]], Path, Path, int], None], float]] = {
+CONTENDERS: dict[str, tuple[Callable[[Job], None], float]] = {
     # name: (how, what Evenset is to be times as fast as it at least; the floor the other way round)
     "Keras ImageDataGenerator": (keras_generator, 12),
     "Augmentor, multi-threaded": (augmentor, 60),
@@ -220,23 +253,17 @@ def quiet() -> Iterator[None]:
         os.close(nothing)
 
 
-def timed(
-    how: Callable[[dict[str, list[str]], Path, Path, int], None],
-    files: dict[str, list[str]],
-    source: Path,
-    out: Path,
-    workers: int,
-) -> float:
+def timed(how: Callable[[Job], None], job: Job) -> float:
     """Outputs a second."""
     # A folder of its own each time, and none deleted before the end: ext4 is slow at making files after deleting some.
-    out = Path(tempfile.mkdtemp(dir=out))
+    job = job._replace(out=Path(tempfile.mkdtemp(dir=job.out)))
     os.sync()  # Evenset syncs what it wrote before it names it, and should not wait for what others wrote
     start = time.perf_counter()
     with quiet():
-        how(files, source, out, workers)
+        how(job)
     seconds = time.perf_counter() - start
-    written = sum(1 for _ in out.rglob("*.jp*g"))
-    if written < 0.9 * OUTPUTS / FEWER:
+    written = sum(1 for _ in job.out.rglob("*.jp*g"))
+    if written < 0.9 * job.outputs / FEWER:
         raise SystemExit(f"{how.__name__} wrote {written} images only")
     return written / seconds
 
@@ -256,13 +283,14 @@ def main() -> None:
         out.mkdir()
         for path in source.rglob("*.*"):
             path.read_bytes()  # everybody reads from memory
+        job = Job(files, source, out, workers)
         speeds: dict[str, list[float]] = {"Evenset": [], "Evenset, 1 worker": []}
         for turn in range(chosen.rounds):
-            speeds["Evenset"].append(timed(evenset, files, source, out, workers))
+            speeds["Evenset"].append(timed(evenset, job))
             for name, (how, _) in CONTENDERS.items():
                 if turn == 0 or name.startswith("the floor") or how is process_pool:
-                    speeds.setdefault(name, []).append(timed(how, files, source, out, workers))
-        speeds["Evenset, 1 worker"].append(timed(evenset, files, source, out, 1))
+                    speeds.setdefault(name, []).append(timed(how, job))
+        speeds["Evenset, 1 worker"].append(timed(evenset, job._replace(workers=1)))
     ours = float(np.median(speeds["Evenset"]))
     print(
         f"{SOURCES:,} sources, {OUTPUTS:,} outputs of {SIZE} x {SIZE}; {workers} workers; {platform.processor() or platform.machine()}"
