@@ -1,8 +1,8 @@
 """Training on kept activations beside plain Keras through the whole network, in one run: `make bench-train`.
 
 Takes a manifest and runs `python -m train fit` on it as a user does, in processes of its own, start-up included: a
-first run with nothing kept, a second one with other learning rates, one of the frozen phase alone, and a cross-validation
-with nothing kept. Plain Keras is timed on some steps of each phase and of validation, and scaled to the epochs that those
+first run with nothing kept, a second one with other learning rates, one of the frozen phase alone, and, with nothing kept, a
+cross-validation and a run in 8 bits. Plain Keras is timed on some steps of each phase and of validation, and scaled to the epochs that those
 runs took.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ RUNS = {  # name: (options, at least); what begins with "first" has nothing kept
     "second run, frozen phase only": (("--learning-rate", "2e-3", "--fine-tune-epochs", "0"), 300),
     f"first run, {FOLDS} folds": (("--folds", str(FOLDS)), 40),
 }
+if find_spec("nncf"):
+    RUNS["first run, 8 bits"] = (("--precision", "int8"), 20)
 
 
 class Whole(keras.Model):  # type: ignore[misc]  # Keras ships no types
