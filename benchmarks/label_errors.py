@@ -123,7 +123,7 @@ def main() -> None:
     engine = candidates("auto")[-1]._replace(precision="float32")
     cache = given.root / "data" / "activations"
     features = extract.features(
-        dataset, part, backbone.digest(network), cache, engine, lambda *_: None, with_tail=False
+        dataset, extract.NetworkCache(part, backbone.digest(network), cache), engine, lambda *_: None, with_tail=False
     )
     print(
         "| changed | draw | images | changed labels | candidates | estimated | precision | recall | average precision |"

@@ -38,7 +38,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"dropout": 0.3},
     {"optimizer": "adamw"},
 ]
-DEPTHS: list[dict[str, Any]] = [{"fine_tune_layers": 15, **rate} for rate in RATES]
+DEPTHS: list[dict[str, Any]] = [{"fine_tune_layers": 15}]
 
 
 class Tried(NamedTuple):

@@ -16,9 +16,8 @@ from train.features import activations, cluster_pass, extract, selection
 from train.features import backbone as model
 from train.features import engine as engines
 from train.features.activations import Activations
-from train.features.backbone import Cut
 from train.features.engine import Engine
-from train.features.extract import Features, Progress
+from train.features.extract import Features, NetworkCache, Progress
 from train.fitting import folds, options, tensorboard, training
 from train.fitting import run_folder as runs
 from train.fitting.fit import FitError, python_errors
@@ -57,14 +56,13 @@ def complete(
         backbone = model.load_backbone(settings.backbone, settings.weights, dataset.size, settings.seed)
         weights = model.digest(backbone)
         part = model.cut(backbone, settings.fine_tune_layers)
+        network_cache = NetworkCache(part, weights, cache)
         with_tail = min(settings.fine_tune_epochs, settings.fine_tune_layers) > 0
         is_demo = settings.backbone == "demo"  # in float32: the README's figures vary enough by processor
         chosen = selection.choose(
             "tensorflow" if is_demo and (engine, precision) == ("auto", "auto") else engine,
             learnt_from,
-            part,
-            weights,
-            cache,
+            network_cache,
             batch_size=settings.batch_size,
             with_tail=with_tail,
             precision=precision,
@@ -78,10 +76,10 @@ def complete(
             say(f"Engine: {chosen.reason}")
         with runs.written(folder, description, say) as unfinished:
             if unfinished:
-                kept = _activations(learnt_from, part, weights, cache, chosen.engine, with_tail, limit, cluster)
+                kept = _activations(learnt_from, network_cache, chosen.engine, with_tail, limit, cluster)
                 _print_kept(kept, cache, settings)
                 # Before training, which changes the backbone's last layers.
-                _compare_data(dataset, part, weights, cache, chosen.engine, base, unfinished, cluster)
+                _compare_data(dataset, network_cache, chosen.engine, base, unfinished, cluster)
                 leaks.write(unfinished, learnt_from, cache, say)
                 with progress("training", "batches") as show:
                     fitted = training.fit_and_measure(
@@ -105,9 +103,7 @@ def complete(
 
 def _activations(
     dataset: Dataset,
-    part: Cut,
-    weights: str,
-    cache: Path,
+    cache: NetworkCache,
     engine: Engine,
     with_tail: bool,  # one caller
     limit: int | None,
@@ -123,8 +119,6 @@ def _activations(
         def make(share: Dataset, engine: Engine, show: Progress) -> Features:
             return extract.features(
                 share,
-                part,
-                weights,
                 cache,
                 engine,
                 show,
@@ -140,9 +134,7 @@ def _activations(
 
 def _compare_data(
     dataset: Dataset,
-    part: Cut,
-    weights: str,
-    cache: Path,
+    cache: NetworkCache,
     engine: Engine,
     base: Path,
     folder: Path,
@@ -163,15 +155,13 @@ def _compare_data(
         ):
 
             def pooled_of(some: Dataset) -> Any:
-                found = extract.features(
-                    some, part, weights, cache, precise, computing, with_tail=False, say=say, cluster=workers
-                )
+                found = extract.features(some, cache, precise, computing, with_tail=False, say=say, cluster=workers)
                 (pooled,) = found.pooled.take(np.arange(len(some.rows)))
                 return pooled
 
             return shift.measure(dataset, pooled_of, place, reading, value_range)
 
-    *_, pooled = extract.addresses(dataset, part, weights, cache, precise)
+    *_, pooled = extract.addresses(dataset, cache, precise)
     about = {
         "manifest": dataset.sha256,
         "classes": [*dataset.classes, dataset.positive],
@@ -179,7 +169,7 @@ def _compare_data(
         "sources": [source, place is not None and place.exists()],
         "value_range": value_range,
     }
-    shift.write(folder, shift.once(cache, about, measure))
+    shift.write(folder, shift.once(cache.folder, about, measure))
 
 
 def _expect_possible(settings: Settings, dataset: Dataset, manifest: Path) -> None:

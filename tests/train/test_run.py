@@ -10,6 +10,7 @@ from train import run
 from train.data_checks import shift
 from train.features import backbone
 from train.features.engine import PLAIN, Engine
+from train.features.extract import NetworkCache
 
 
 @pytest.mark.slow
@@ -21,7 +22,7 @@ def test_shift_is_measured_in_float32_whatever_trains(image_set: Callable[..., P
     for engine in (PLAIN, Engine("tensorflow", "bfloat16")):
         folder = tmp_path / engine.precision
         folder.mkdir()
-        run._compare_data(dataset, part, "w", folder, engine, tmp_path, folder, None)
+        run._compare_data(dataset, NetworkCache(part, "w", folder), engine, tmp_path, folder, None)
         found.append(shift.read(folder))
     assert found[0] == found[1]
     assert found[0] is not None

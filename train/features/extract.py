@@ -36,6 +36,14 @@ class FeaturesError(UserError):
     """The activations can't be kept; the message names the place and the fix."""
 
 
+class NetworkCache(NamedTuple):
+    """A network whose activations are kept: the backbone, cut, with the digest of its weights, and the folder they are kept in."""
+
+    part: Cut
+    weights: str
+    folder: Path
+
+
 class Kept(NamedTuple):
     """Memory-mapped activations; `at` has the row of each image of the set, in the order of its manifest."""
 
@@ -100,9 +108,7 @@ def _widened(arrays: Iterable[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
 
 def features(
     dataset: Dataset,
-    part: Cut,
-    weights: str,
-    cache: Path,
+    cache: NetworkCache,
     engine: Engine,
     progress: Progress,
     *,
@@ -120,13 +126,11 @@ def features(
 
     Args:
         dataset: the set.
-        part: the backbone, cut.
-        weights: the digest of its weights.
-        cache: the folder that activations are kept in.
+        cache: the network, and where its activations are kept.
         engine: what runs the frozen part.
         progress: called with (images done, images to do).
         with_tail: whether the tensors that cross the cut are wanted too.
-        limit: bytes that `cache` may grow to.
+        limit: bytes that the folder may grow to.
         checking: called with (kept images checked, kept images to check).
         say: called with a line for people: what it waits for, and what was damaged.
         cluster: whose workers compute what is kept.
@@ -136,11 +140,12 @@ def features(
         DatasetError: an image is not the one in the manifest.
     """
     arithmetic = cluster_pass.arithmetic(cluster) if cluster else None
-    both = addresses(dataset, part, weights, cache, engine, arithmetic)
+    both = addresses(dataset, cache, engine, arithmetic)
     stores = tuple(both)[0 if with_tail else 1 :]
     checksums = dataset.rows["sha256"].tolist()
     first = {checksum: row for row, checksum in reversed(list(enumerate(checksums)))}
-    with locked(cache, lambda: say(f"Another run is computing activations in {cache}; waiting for its end ...")):
+    folder = cache.folder
+    with locked(folder, lambda: say(f"Another run is computing activations in {folder}; waiting for its end ...")):
         lacking = []
         for store in stores:
             store.create(both[store])
@@ -148,15 +153,15 @@ def features(
             if damaged:
                 say(f"{store.folder}: damaged, so computed again: the activations of {len(damaged):,} images")
             lacking.append((first.keys() - store.index().keys()) | damaged)
-        if len(lacking[-1]) * stores[-1].row_bytes > shutil.disk_usage(cache).free:
-            raise FeaturesError(f"{cache}: no room for the activations; make some, or give --cache on another disk")
+        if len(lacking[-1]) * stores[-1].row_bytes > shutil.disk_usage(folder).free:
+            raise FeaturesError(f"{folder}: no room for the activations; make some, or give --cache on another disk")
         lack = list(lacking)
         if with_tail and lacking[0]:
-            room = _room(cache, limit) - len(lacking[-1]) * stores[-1].row_bytes
+            room = _room(folder, limit) - len(lacking[-1]) * stores[-1].row_bytes
             lack[0] = set(sorted(lacking[0], key=first.__getitem__)[: max(0, room // stores[0].row_bytes)])
         rows = np.array(sorted(first[checksum] for checksum in set().union(*lack)), np.int64)
         without = [all_of_it - kept for all_of_it, kept in zip(lacking, lack, strict=True)]
-        network = whole(part)
+        network = whole(cache.part)
         run = _compiled(network, engine, dataset, say) if (len(rows) and not cluster) or any(without) else None
         if len(rows) and cluster:
             values = cluster_pass.outputs(network, engine, dataset, rows, cluster)
@@ -188,14 +193,20 @@ def _kept(store: Store, checksums: list[str], without: set[str]) -> Kept:
 
 
 def addresses(
-    dataset: Dataset, part: Cut, weights: str, cache: Path, engine: Engine, arithmetic: list[str] | None = None
+    dataset: Dataset, cache: NetworkCache, engine: Engine, arithmetic: list[str] | None = None
 ) -> dict[Store, dict[str, Any]]:
     """The store of the tensors that cross the cut, and that of the pooled output, each with its description.
 
     `arithmetic` is what other processors have that compute them, where it isn't what this one has. The cut is in both addresses. In bfloat16 the pooled output depends on the network's other outputs, too: they
     decide which layers an engine computes in one, and what is rounded in between.
     """
-    about = {"format": FORMAT, "versions": versions(engine.packages), "weights": weights, "size": list(dataset.size)}
+    about = {
+        "format": FORMAT,
+        "versions": versions(engine.packages),
+        "weights": cache.weights,
+        "size": list(dataset.size),
+    }
+    part = cache.part
     about |= {**engine._asdict(), "cut": list(part.names)}
     about |= {} if arithmetic is None else {"arithmetic": arithmetic}
     about |= {"calibration": int8.digest(dataset)} if engine.precision == "int8" else {}
@@ -206,7 +217,7 @@ def addresses(
     ):
         described = {**about, "layers": list(names)}
         name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
-        found[Store(cache / name, shapes, dtype)] = described
+        found[Store(cache.folder / name, shapes, dtype)] = described
     return found
 
 

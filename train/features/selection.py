@@ -20,7 +20,7 @@ from manifests.contract import write_atomically
 from train.dataset import Dataset
 from train.features.backbone import Cut, Tail, make_head, training_form
 from train.features.engine import PLAIN, Engine, candidates, has_bfloat16, machine
-from train.features.extract import addresses
+from train.features.extract import NetworkCache, addresses
 from train.features.forward import BATCH, forward
 from train.features.store import versions
 
@@ -43,9 +43,7 @@ class Choice(NamedTuple):
 def choose(
     wanted: str,
     dataset: Dataset,
-    part: Cut,
-    weights: str,
-    cache: Path,
+    cache: NetworkCache,
     *,
     batch_size: int,
     with_tail: bool,
@@ -58,9 +56,7 @@ def choose(
     Args:
         wanted: one of engine.ENGINES.
         dataset: the set.
-        part: the backbone, cut; its weights stay as they are.
-        weights: the digest of its weights.
-        cache: the folder that activations, and timings, are kept in.
+        cache: the network, whose weights stay as they are, and the folder that activations, and timings, are kept in.
         batch_size: of the fine-tuning step.
         with_tail: whether there is fine-tuning.
         before: settings of this very run if it was begun before: it goes on as it began.
@@ -76,7 +72,7 @@ def choose(
     of_step = before.get("fine_tune_precision")
     if began in engines and of_step in ("float32", "bfloat16"):
         return Choice(began, str(of_step), f"{_name(began)}, as this run began")
-    engine, reason = _engine(engines, dataset, part, weights, cache, with_tail=with_tail, clock=clock)
+    engine, reason = _engine(engines, dataset, cache, with_tail=with_tail, clock=clock)
     of_step = "float32"
     if (
         with_tail
@@ -84,9 +80,10 @@ def choose(
         and has_bfloat16()
         and tf.distribute.get_strategy().num_replicas_in_sync == 1
     ):
+        part = cache.part
         shapes = [list(x.shape[1:]) for x in part.tail.inputs]
         key = {"step": len(part.tail.layers), "shapes": shapes, "batch": batch_size, "dtype": engine.dtype.name}
-        seconds = kept(cache, key, lambda: _step_seconds(part, engine, batch_size, clock))
+        seconds = kept(cache.folder, key, lambda: _step_seconds(part, engine, batch_size, clock))
         of_step = fastest({name: seconds[name] for name in ("float32", "bfloat16") if name in seconds})
         reason += f"; fine-tuning in {of_step} ({_times(seconds)} a step)"
     return Choice(engine, of_step, reason)
@@ -95,9 +92,7 @@ def choose(
 def _engine(
     engines: list[Engine],
     dataset: Dataset,
-    part: Cut,
-    weights: str,
-    cache: Path,
+    cache: NetworkCache,
     *,
     with_tail: bool,
     clock: Clock,
@@ -108,14 +103,15 @@ def _engine(
     images = set(dataset.rows.loc[~dataset.is_held_out, "sha256"])  # those held out are measured in float32 anyway
     held = {}
     for engine in engines:
-        of_tail, pooled = addresses(dataset, part, weights, cache, engine)
+        of_tail, pooled = addresses(dataset, cache, engine)
         held[engine] = len(images & (of_tail if with_tail else pooled).index().keys())
     there = [engine for engine in engines if held[engine] >= HELD * len(images)]
     if len(there) == 1:
         return there[0], f"{_name(there[0])}, which {held[there[0]]:,} of {len(images):,} images are kept of"
+    part = cache.part
     layers = [len(part.frozen.layers), len(part.tail.layers)]  # which identify the backbone and the cut
     key = {"pass": layers, "size": list(dataset.size), "engines": [_name(engine) for engine in engines]}
-    seconds = kept(cache, key, lambda: pass_seconds(part, engines, clock))
+    seconds = kept(cache.folder, key, lambda: pass_seconds(part, engines, clock))
     chosen = fastest({engine: seconds[_name(engine)] for engine in there or engines if _name(engine) in seconds})
     speeds = ", ".join(f"{name} {BATCH / taken:.1f}" for name, taken in seconds.items())
     return chosen, f"{_name(chosen)}, by images/s on this machine: {speeds}"

@@ -185,7 +185,9 @@ def test_changed_labels_of_real_xrays_are_among_the_first(xrays_set: Run, weight
     dataset = dataset._replace(rows=dataset.of("train").reset_index(drop=True))
     network = backbone.load_backbone("resnet50v2", str(weights), dataset.size, 0)
     part = backbone.cut(network, 5)
-    kept = extract.features(dataset, part, "w", tmp_path / "cache", PLAIN, lambda *_: None, with_tail=False)
+    kept = extract.features(
+        dataset, extract.NetworkCache(part, "w", tmp_path / "cache"), PLAIN, lambda *_: None, with_tail=False
+    )
     (pooled,) = kept.pooled.take(np.arange(len(dataset.rows)))
     true = dataset.labels(dataset.rows)
     patients = dataset.rows["source"].str.extract(r"(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)")[0]

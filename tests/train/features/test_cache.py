@@ -84,7 +84,9 @@ def test_what_training_keeps_is_listed_and_pruned(image_set: Callable[..., Path]
     chosen = engine.Engine("tensorflow", "float32")
 
     def computed(of: Path) -> int:
-        return extract.features(datasets.read(of, root), part, "w", folder, chosen, lambda *_: None).computed
+        return extract.features(
+            datasets.read(of, root), extract.NetworkCache(part, "w", folder), chosen, lambda *_: None
+        ).computed
 
     computed(larger)
     computed(manifest)

@@ -52,7 +52,9 @@ def features(
     dataset: datasets.Dataset, cache: Path, where: str | None, engine: Engine, progress: Any = lambda *_: None
 ) -> extract.Features:
     with cluster_pass.connect(where, engine) as workers:
-        return extract.features(dataset, part_of(dataset), "w", cache, engine, progress, cluster=workers)
+        return extract.features(
+            dataset, extract.NetworkCache(part_of(dataset), "w", cache), engine, progress, cluster=workers
+        )
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "openvino"])
@@ -112,7 +114,10 @@ def test_other_processors_have_a_place_of_their_own_and_a_mixture_is_refused(
             arithmetic = cluster_pass.arithmetic(workers)
         assert arithmetic == ["avx2", "amx_bf16"]
         part = part_of(dataset)
-        places = [extract.addresses(dataset, part, "w", tmp_path, engine, each) for each in (None, arithmetic)]
+        places = [
+            extract.addresses(dataset, extract.NetworkCache(part, "w", tmp_path), engine, each)
+            for each in (None, arithmetic)
+        ]
         assert not {store.folder for store in places[0]} & {store.folder for store in places[1]}
         cluster.start_worker()
         cluster.wait(2)

@@ -127,9 +127,7 @@ def test_a_run_goes_on_as_it_began_and_takes_what_is_kept(image_set: Callable[..
         return selection.choose(
             wanted,
             dataset,
-            part,
-            "w",
-            tmp_path / name,
+            extract.NetworkCache(part, "w", tmp_path / name),
             batch_size=8,
             with_tail=True,
             before=began or {},
@@ -145,7 +143,7 @@ def test_a_run_goes_on_as_it_began_and_takes_what_is_kept(image_set: Callable[..
         )
         ticks = iter(())
         assert choose("auto") == first, "measured once"
-    extract.features(dataset, part, "w", tmp_path / "d", engine.PLAIN, lambda *_: None)
+    extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "d"), engine.PLAIN, lambda *_: None)
     ticks = itertools.count(0.0)  # a processor with bfloat16 times the fine-tuning step
     kept = choose("auto", "d")
     reason = kept.reason.partition("; fine-tuning")[0]

@@ -51,7 +51,11 @@ def validated(
         pooled,
         by,
         lambda share, engine, show: extract.features(
-            share, part, "w", folder / "cache", engine, show, with_tail=settings.fine_tune_epochs > 0
+            share,
+            extract.NetworkCache(part, "w", folder / "cache"),
+            engine,
+            show,
+            with_tail=settings.fine_tune_epochs > 0,
         ),
         lambda *_: None,
     )

@@ -33,7 +33,9 @@ def activated(
     return activations.of_shares(
         dataset,
         by,
-        lambda share, engine, show: extract.features(share, part, "w", cache, engine, show, **options),
+        lambda share, engine, show: extract.features(
+            share, extract.NetworkCache(part, "w", cache), engine, show, **options
+        ),
         lambda *_: None,
     )
 

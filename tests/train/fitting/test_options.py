@@ -44,7 +44,9 @@ def prepared(manifest: Path, root: Path) -> Prepared:
     kept = activations.of_shares(
         dataset,
         PLAIN,
-        lambda share, engine, show: extract.features(share, part, "w", root / "cache", engine, show),
+        lambda share, engine, show: extract.features(
+            share, extract.NetworkCache(part, "w", root / "cache"), engine, show
+        ),
         lambda *_: None,
     )
     return Prepared(dataset, part, part.tail.get_weights(), kept)
