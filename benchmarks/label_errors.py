@@ -28,6 +28,7 @@ from train import dataset as datasets
 from train.data_checks import label_errors
 from train.features import activations, backbone, extract
 from train.features.engine import candidates
+from train.features.forward import NetworkCache
 from train.fitting import cross_validation, folds
 from train.settings import Settings
 
@@ -123,7 +124,7 @@ def main() -> None:
     engine = candidates("auto")[-1]._replace(precision="float32")
     cache = given.root / "data" / "activations"
     features = extract.features(
-        dataset, extract.NetworkCache(part, backbone.digest(network), cache), engine, lambda *_: None, with_tail=False
+        dataset, NetworkCache(part, backbone.digest(network), cache), engine, lambda *_: None, with_tail=False
     )
     print(
         "| changed | draw | images | changed labels | candidates | estimated | precision | recall | average precision |"

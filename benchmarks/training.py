@@ -34,6 +34,7 @@ from train import dataset as datasets
 from train import tables
 from train.features import backbone as model
 from train.features import engine, selection
+from train.features.forward import NetworkCache
 
 BATCH, WARM, LAYERS, FOLDS, STEPS = 32, 5, 5, 5, 20
 RUNS = {  # name: (options, at least); what begins with "first" has nothing kept
@@ -135,9 +136,9 @@ def fitted(manifest: Path, weights: str, scratch: Path, options: tuple[str, ...]
     return time.perf_counter() - start, tables.read(run / "history.csv", tables.HISTORY), usage.ru_maxrss / 1e6
 
 
-def passes(part: model.Cut) -> dict[str, float]:
+def passes(part: model.Cut, scratch: Path) -> dict[str, float]:
     """Images a second through the frozen part, by engine, as `--engine auto` measures them."""
-    seconds = selection.pass_seconds(part, engine.candidates("auto"), time.perf_counter)
+    seconds = selection.pass_seconds(NetworkCache(part, "", scratch), engine.candidates("auto"), time.perf_counter)
     return {name: BATCH / taken for name, taken in seconds.items()}
 
 
@@ -191,7 +192,7 @@ def main() -> None:
             )
     part = model.cut(model.load_backbone("resnet50v2", weights, dataset.size, 0), LAYERS)
     print("a fine-tuning step, ms: " + ", ".join(f"{name} {taken:.1f}" for name, taken in steps(part).items()))
-    speeds = passes(part)
+    speeds = passes(part, Path())
     taken = selection.fastest({name: 1 / speed for name, speed in speeds.items()})
     print(json.dumps(engine.machine()))
     print("the pass, images/s: " + ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items()))

@@ -17,7 +17,8 @@ from train.features import backbone as model
 from train.features import engine as engines
 from train.features.activations import Activations
 from train.features.engine import Engine
-from train.features.extract import Features, NetworkCache, Progress
+from train.features.extract import Features, Progress
+from train.features.forward import NetworkCache
 from train.fitting import folds, options, tensorboard, training
 from train.fitting import run_folder as runs
 from train.fitting.fit import FitError, python_errors

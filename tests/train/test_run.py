@@ -10,7 +10,7 @@ from train import run
 from train.data_checks import shift
 from train.features import backbone
 from train.features.engine import PLAIN, Engine
-from train.features.extract import NetworkCache
+from train.features.forward import NetworkCache
 
 
 @pytest.mark.slow

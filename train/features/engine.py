@@ -103,7 +103,12 @@ def candidates(wanted: str, precision: str = "auto") -> list[Engine]:
 
 
 def compiled(
-    model: keras.Model, engine: Engine, batch: int | None = None, calibrated_on: Sequence[NDArray[np.uint8]] = ()
+    model: keras.Model,
+    engine: Engine,
+    batch: int | None = None,
+    *,
+    graph: Any = None,
+    calibrated_on: Sequence[NDArray[np.uint8]] = (),
 ) -> Forward:
     """A function from images, float32 (batch, height, width, 3), to the list of the model's outputs as float32.
 
@@ -113,10 +118,11 @@ def compiled(
         model: takes such images.
         engine: what runs it.
         batch: OpenVINO takes so many and no other number, which is a tenth faster; None: any number.
+        graph: for OpenVINO, what `exported` gives of the model; None: it is exported now.
         calibrated_on: for `int8`, images (1, height, width, 3).
     """
     if engine.name == "openvino":
-        return _openvino(model, engine.precision, batch, calibrated_on)
+        return _openvino(exported(model) if graph is None else graph, engine.precision, batch, calibrated_on)
     return _tensorflow(model, engine.precision)
 
 
@@ -153,23 +159,26 @@ def load_openvino() -> ModuleType:
     return import_module("openvino")
 
 
-def _openvino(
-    model: keras.Model, precision: str, batch: int | None, calibrated_on: Sequence[NDArray[np.uint8]]
-) -> Forward:
+def exported(model: keras.Model) -> Any:
+    """The model as OpenVINO's, an `openvino.Model`."""
     openvino = load_openvino()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is mapped
         path = Path(folder) / "frozen.xml"
         with contextlib.redirect_stdout(io.StringIO()):  # Keras's export prints notes
             model.export(str(path), format="openvino", verbose=False)
-        core = openvino.Core()
-        kind = "bf16" if precision == "bfloat16" else "f32"  # of int8: what is between the convolutions
-        graph = core.read_model(path)
-        if precision == "int8":
-            graph.reshape([1, *model.input_shape[1:]])
-            graph = int8.quantised(graph, calibrated_on)
-        if batch:
-            graph.reshape([batch, *model.input_shape[1:]])
-        network = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": kind})
+        return openvino.Core().read_model(path)
+
+
+def _openvino(graph: Any, precision: str, batch: int | None, calibrated_on: Sequence[NDArray[np.uint8]]) -> Forward:
+    graph = graph.clone()  # which shares the weights
+    _, *shape = graph.input().get_partial_shape()
+    if precision == "int8":
+        graph.reshape([1, *shape])
+        graph = int8.quantised(graph, calibrated_on)
+    if batch:
+        graph.reshape([batch, *shape])
+    kind = "bf16" if precision == "bfloat16" else "f32"  # of int8: what is between the convolutions
+    network = load_openvino().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": kind})
     alone = Lock()  # a compiled network has one request, which fails when it is asked again before it has answered
 
     def forward(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:

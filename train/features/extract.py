@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,8 @@ from common.errors import UserError
 from common.workers.cluster import Cluster
 from train.dataset import Dataset
 from train.features import cluster_pass, int8
-from train.features.backbone import Cut
-from train.features.engine import Engine, Forward, compiled
-from train.features.forward import BATCH, outputs_of, whole
+from train.features.engine import Engine, Forward
+from train.features.forward import BATCH, NetworkCache, outputs_of
 from train.features.store import FORMAT, Store, locked, taken, versions
 
 _SPARE = 10**9  # bytes of the disk that are left free
@@ -34,14 +32,6 @@ Progress = Callable[[int, int], None]
 
 class FeaturesError(UserError):
     """The activations can't be kept; the message names the place and the fix."""
-
-
-class NetworkCache(NamedTuple):
-    """A network whose activations are kept: the backbone, cut, with the digest of its weights, and the folder they are kept in."""
-
-    part: Cut
-    weights: str
-    folder: Path
 
 
 class Kept(NamedTuple):
@@ -161,10 +151,9 @@ def features(
             lack[0] = set(sorted(lacking[0], key=first.__getitem__)[: max(0, room // stores[0].row_bytes)])
         rows = np.array(sorted(first[checksum] for checksum in set().union(*lack)), np.int64)
         without = [all_of_it - kept for all_of_it, kept in zip(lacking, lack, strict=True)]
-        network = whole(cache.part)
-        run = _compiled(network, engine, dataset, say) if (len(rows) and not cluster) or any(without) else None
+        run = _compiled(cache, engine, dataset, say) if (len(rows) and not cluster) or any(without) else None
         if len(rows) and cluster:
-            values = cluster_pass.outputs(network, engine, dataset, rows, cluster)
+            values = cluster_pass.outputs(cache.network, engine, dataset, rows, cluster)
             _keep(dataset, values, len(rows), stores, lack, progress)
         elif len(rows) and run:
             parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
@@ -177,12 +166,12 @@ def features(
     return Features(pooled, of_tail, engine, len(rows), len(first))
 
 
-def _compiled(network: keras.Model, engine: Engine, dataset: Dataset, say: Callable[[str], None]) -> Forward:
+def _compiled(cache: NetworkCache, engine: Engine, dataset: Dataset, say: Callable[[str], None]) -> Forward:
     if engine.precision != "int8":
-        return compiled(network, engine, BATCH)
+        return cache.compiled(engine)
     calibrated_on = list(int8.samples(dataset))
     say(f"Calibrating the 8-bit network on {len(calibrated_on)} train images (about half a minute) ...")
-    return compiled(network, engine, BATCH, calibrated_on)
+    return cache.compiled(engine, calibrated_on)
 
 
 def _kept(store: Store, checksums: list[str], without: set[str]) -> Kept:

@@ -1,7 +1,10 @@
 """Images through the frozen layers: the network that computes all that is kept of them, and its outputs batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,23 +12,40 @@ from numpy.typing import NDArray
 
 from train.dataset import expect_image, images
 from train.features.backbone import Cut, preprocess
-from train.features.engine import Engine, Forward, compiled
+from train.features.engine import Engine, Forward, compiled, exported
 
 BATCH = 32  # images a pass, always: another number could change the last bits
 
 
-def forward(part: Cut, engine: Engine) -> Forward:
-    """The whole network, compiled for batches of BATCH images."""
-    return compiled(whole(part), engine, BATCH)
+@dataclass(frozen=True)
+class NetworkCache:
+    """A network whose activations are kept: the backbone, cut, with the digest of its weights, and the folder they are kept in.
 
+    It is for the time before training, which changes the weights of the tail.
+    """
 
-def whole(part: Cut) -> keras.Model:
-    """The network from raw images to the tensors that cross the cut, and then the pooled output."""
-    pixels = keras.Input(part.frozen.input.shape[1:])
-    frozen = part.frozen(preprocess(pixels), training=False)
-    cut_activations = list(frozen) if isinstance(frozen, (list, tuple)) else [frozen]
-    pooled = keras.layers.GlobalAveragePooling2D()(part.tail(cut_activations, training=False))
-    return keras.Model(pixels, [*cut_activations, pooled])
+    part: Cut
+    weights: str
+    folder: Path
+
+    @cached_property
+    def network(self) -> keras.Model:
+        """From raw images to the tensors that cross the cut, and then the pooled output."""
+        pixels = keras.Input(self.part.frozen.input.shape[1:])
+        frozen = self.part.frozen(preprocess(pixels), training=False)
+        cut_activations = list(frozen) if isinstance(frozen, (list, tuple)) else [frozen]
+        pooled = keras.layers.GlobalAveragePooling2D()(self.part.tail(cut_activations, training=False))
+        return keras.Model(pixels, [*cut_activations, pooled])
+
+    def compiled(self, engine: Engine, calibrated_on: Sequence[NDArray[np.uint8]] = ()) -> Forward:
+        """The network for batches of BATCH images; `calibrated_on` as `engine.compiled` has it."""
+        graph = self._graph if engine.name == "openvino" else None
+        return compiled(self.network, engine, BATCH, graph=graph, calibrated_on=calibrated_on)
+
+    @cached_property
+    def _graph(self) -> Any:
+        """For every precision that is timed or computed in: an export takes seconds."""
+        return exported(self.network)
 
 
 def outputs_of(

@@ -20,8 +20,8 @@ from manifests.contract import write_atomically
 from train.dataset import Dataset
 from train.features.backbone import Cut, Tail, make_head, training_form
 from train.features.engine import PLAIN, Engine, candidates, has_bfloat16, machine
-from train.features.extract import NetworkCache, addresses
-from train.features.forward import BATCH, forward
+from train.features.extract import addresses
+from train.features.forward import BATCH, NetworkCache
 from train.features.store import versions
 
 MARGIN = 1.05  # how much faster than a plainer candidate one has to be: as much is noise
@@ -111,7 +111,7 @@ def _engine(
     part = cache.part
     layers = [len(part.frozen.layers), len(part.tail.layers)]  # which identify the backbone and the cut
     key = {"pass": layers, "size": list(dataset.size), "engines": [_name(engine) for engine in engines]}
-    seconds = kept(cache.folder, key, lambda: pass_seconds(part, engines, clock))
+    seconds = kept(cache.folder, key, lambda: pass_seconds(cache, engines, clock))
     chosen = fastest({engine: seconds[_name(engine)] for engine in there or engines if _name(engine) in seconds})
     speeds = ", ".join(f"{name} {BATCH / taken:.1f}" for name, taken in seconds.items())
     return chosen, f"{_name(chosen)}, by images/s on this machine: {speeds}"
@@ -166,13 +166,13 @@ def _versions() -> dict[str, str]:
         return versions()
 
 
-def pass_seconds(part: Cut, engines: list[Engine], clock: Clock) -> dict[str, float]:
+def pass_seconds(cache: NetworkCache, engines: list[Engine], clock: Clock) -> dict[str, float]:
     """Seconds a batch through the frozen part, by engine's name. An engine that fails is left out."""
-    images = np.random.default_rng(0).uniform(0, 255, (BATCH, *part.frozen.input.shape[1:])).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 255, (BATCH, *cache.part.frozen.input.shape[1:])).astype(np.float32)
     runs: dict[str, Callable[[], object]] = {}
     for engine in engines:
         try:
-            run = forward(part, engine)
+            run = cache.compiled(engine)
             run(images)
         except Exception:  # whatever another version of OpenVINO raises: TensorFlow, which is tried first, is there
             if engine == PLAIN:

@@ -24,6 +24,7 @@ from train.cli import main
 from train.data_checks import label_errors, label_review, leaks
 from train.features import backbone, extract
 from train.features.engine import PLAIN
+from train.features.forward import NetworkCache
 from train.reporting import page
 
 Run = Callable[..., Path]
@@ -186,7 +187,7 @@ def test_changed_labels_of_real_xrays_are_among_the_first(xrays_set: Run, weight
     network = backbone.load_backbone("resnet50v2", str(weights), dataset.size, 0)
     part = backbone.cut(network, 5)
     kept = extract.features(
-        dataset, extract.NetworkCache(part, "w", tmp_path / "cache"), PLAIN, lambda *_: None, with_tail=False
+        dataset, NetworkCache(part, "w", tmp_path / "cache"), PLAIN, lambda *_: None, with_tail=False
     )
     (pooled,) = kept.pooled.take(np.arange(len(dataset.rows)))
     true = dataset.labels(dataset.rows)

@@ -17,6 +17,7 @@ from manifests import contract
 from train import dataset as datasets
 from train.cli import main
 from train.features import backbone, cache, engine, extract
+from train.features.forward import NetworkCache
 from train.features.store import FORMAT, Store, locked, stored, versions
 
 ABOUT = {
@@ -85,7 +86,7 @@ def test_what_training_keeps_is_listed_and_pruned(image_set: Callable[..., Path]
 
     def computed(of: Path) -> int:
         return extract.features(
-            datasets.read(of, root), extract.NetworkCache(part, "w", folder), chosen, lambda *_: None
+            datasets.read(of, root), NetworkCache(part, "w", folder), chosen, lambda *_: None
         ).computed
 
     computed(larger)

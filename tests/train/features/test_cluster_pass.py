@@ -14,6 +14,7 @@ from tests.clusters import DaskCluster, dask_cluster, expect_namespaces
 from train import dataset as datasets
 from train.features import backbone, cluster_pass, extract
 from train.features.engine import Engine
+from train.features.forward import NetworkCache
 from train.features.store import stored
 
 pytestmark = pytest.mark.slow  # TensorFlow starts in each worker
@@ -52,9 +53,7 @@ def features(
     dataset: datasets.Dataset, cache: Path, where: str | None, engine: Engine, progress: Any = lambda *_: None
 ) -> extract.Features:
     with cluster_pass.connect(where, engine) as workers:
-        return extract.features(
-            dataset, extract.NetworkCache(part_of(dataset), "w", cache), engine, progress, cluster=workers
-        )
+        return extract.features(dataset, NetworkCache(part_of(dataset), "w", cache), engine, progress, cluster=workers)
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "openvino"])
@@ -115,8 +114,7 @@ def test_other_processors_have_a_place_of_their_own_and_a_mixture_is_refused(
         assert arithmetic == ["avx2", "amx_bf16"]
         part = part_of(dataset)
         places = [
-            extract.addresses(dataset, extract.NetworkCache(part, "w", tmp_path), engine, each)
-            for each in (None, arithmetic)
+            extract.addresses(dataset, NetworkCache(part, "w", tmp_path), engine, each) for each in (None, arithmetic)
         ]
         assert not {store.folder for store in places[0]} & {store.folder for store in places[1]}
         cluster.start_worker()

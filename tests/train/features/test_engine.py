@@ -12,17 +12,18 @@ import pytest
 from click.testing import CliRunner
 
 from train.cli import main
-from train.features import backbone, forward
+from train.features import backbone
 from train.features.engine import candidates
+from train.features.forward import NetworkCache
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "openvino"])
-def test_two_threads_may_run_the_frozen_part_at_once(name: str) -> None:
+def test_two_threads_may_run_the_frozen_part_at_once(name: str, tmp_path: Path) -> None:
     """Batches that two threads ask for at the same time come out as they do one after the other."""
     if name == "openvino":
         pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
     part = backbone.cut(backbone.load_backbone("resnet50v2", "random", (64, 64), 0), 5)
-    run = forward.forward(part, candidates(name)[-1])
+    run = NetworkCache(part, "w", tmp_path).compiled(candidates(name)[-1])
     rng = np.random.default_rng(0)
     batches = [rng.uniform(0, 255, (32, 64, 64, 3)).astype(np.float32) for _ in range(8)]
     expected = [run(batch) for batch in batches]
@@ -38,9 +39,12 @@ def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path, environment: dict
     pytest.importorskip("openvino", reason="python -m pip install -r requirements-openvino.txt")
     code = """
 import sys
-from train.features import backbone, forward
+from pathlib import Path
+from train.features import backbone
 from train.features.engine import candidates
-forward.forward(backbone.cut(backbone.load_backbone("resnet50v2", "random", (64, 64), 0), 5), candidates("openvino")[0])
+from train.features.forward import NetworkCache
+part = backbone.cut(backbone.load_backbone("resnet50v2", "random", (64, 64), 0), 5)
+NetworkCache(part, "w", Path()).compiled(candidates("openvino")[0])
 print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry.")))
 """
     command = [sys.executable, "-c", code]

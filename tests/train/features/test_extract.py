@@ -19,6 +19,7 @@ import pytest
 from train import dataset as datasets
 from train.features import backbone as model
 from train.features import engine, extract
+from train.features.forward import NetworkCache
 from train.features.store import FORMAT, stored
 
 TENSORFLOW = engine.Engine("tensorflow", "float32")
@@ -61,10 +62,10 @@ def test_activations_are_those_of_the_frozen_part_and_are_reused(
     part = model.cut(backbone, 5)
     seen: list[tuple[int, int]] = []
     first = extract.features(
-        dataset, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, lambda *step: seen.append(step)
+        dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, lambda *step: seen.append(step)
     )
     second = extract.features(
-        dataset, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, lambda *step: seen.append(step)
+        dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, lambda *step: seen.append(step)
     )
     cut_activations, pooled = whole_pass(dataset, part)
     everything = np.arange(len(dataset.rows))
@@ -82,9 +83,9 @@ def test_sets_share_what_they_share(image_set: Callable[..., Path], backbone: ke
     """Of another set only the images that the first doesn't have are computed; each set gets its own in its order."""
     part = model.cut(backbone, 5)
     first = datasets.read(image_set(train=8), tmp_path)
-    extract.features(first, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing)
+    extract.features(first, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing)
     second = datasets.read(image_set(train=11, name="other"), tmp_path)
-    kept = extract.features(second, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing)
+    kept = extract.features(second, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing)
     assert kept.computed == 6
     cut_activations, pooled = whole_pass(second, part)
     rows = np.array([25, 3, 10])
@@ -101,13 +102,11 @@ def test_other_weights_cuts_and_engines_are_not_mixed_up(
     other = engine.Engine("tensorflow", "bfloat16")
     for layers, weights, chosen in ((5, "a", TENSORFLOW), (5, "b", TENSORFLOW), (2, "a", TENSORFLOW), (5, "a", other)):
         part = model.cut(backbone, layers)
-        kept = extract.features(dataset, extract.NetworkCache(part, weights, tmp_path / "c"), chosen, nothing)
+        kept = extract.features(dataset, NetworkCache(part, weights, tmp_path / "c"), chosen, nothing)
         assert kept.computed == len(dataset.rows)
     for layers, computed in ((5, 0), (9, len(dataset.rows))):
         part = model.cut(backbone, layers)
-        kept = extract.features(
-            dataset, extract.NetworkCache(part, "a", tmp_path / "c"), TENSORFLOW, nothing, with_tail=False
-        )
+        kept = extract.features(dataset, NetworkCache(part, "a", tmp_path / "c"), TENSORFLOW, nothing, with_tail=False)
         assert (kept.computed, kept.cut_activations) == (computed, None)
 
 
@@ -119,13 +118,11 @@ def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
     part = model.cut(backbone, 5)
     chosen = engine.Engine("tensorflow", "bfloat16")
     everything = np.random.default_rng(0).permutation(len(dataset.rows))
-    row, pooled = (
-        store.row_bytes for store in extract.addresses(dataset, extract.NetworkCache(part, "w", tmp_path), chosen)
-    )
+    row, pooled = (store.row_bytes for store in extract.addresses(dataset, NetworkCache(part, "w", tmp_path), chosen))
     count, fitting = len(dataset.rows), 10
 
     def activations(cache: str, limit: int | None) -> tuple[list[np.ndarray], extract.Features]:
-        got = extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / cache), chosen, nothing, limit=limit)
+        got = extract.features(dataset, NetworkCache(part, "w", tmp_path / cache), chosen, nothing, limit=limit)
         assert got.cut_activations
         arrays = [*got.cut_activations.take(everything), *got.pooled.take(everything)]
         assert [array.dtype.name for array in arrays] == ["bfloat16", "bfloat16", "float32"]
@@ -134,7 +131,7 @@ def test_the_numbers_depend_on_neither_room_nor_what_was_kept_before(
     ample, _ = activations("ample", None)
     none, without = activations("none", 0)
     some, partly = activations("some", count * pooled + fitting * row)
-    extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "after"), chosen, nothing, with_tail=False)
+    extract.features(dataset, NetworkCache(part, "w", tmp_path / "after"), chosen, nothing, with_tail=False)
     after, _ = activations("after", None)
     assert all(agree(ample, other) for other in (none, some, after))
     assert isinstance(without.cut_activations, extract.Computed)
@@ -157,13 +154,13 @@ def test_what_was_damaged_is_computed_again_and_said(
     def activations(**options: Any) -> tuple[list[np.ndarray], int, list[str]]:
         said: list[str] = []
         got = extract.features(
-            dataset, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing, say=said.append, **options
+            dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing, say=said.append, **options
         )
         assert got.cut_activations
         return [*got.cut_activations.take(everything), *got.pooled.take(everything)], got.computed, said
 
     expected, _, _ = activations()
-    cut_activations, pooled = extract.addresses(dataset, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW)
+    cut_activations, pooled = extract.addresses(dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW)
     for store, damage in ((cut_activations, b"\x00" * 4096), (pooled, b"\xff" * 10)):
         with (store.folder / "0.bin").open("r+b") as file:
             file.write(damage)
@@ -195,7 +192,7 @@ def test_activations_of_other_versions_are_not_taken(
     part = model.cut(backbone, 5)
     for name in ("tensorflow", "openvino"):
         for about in extract.addresses(
-            dataset, extract.NetworkCache(part, "w", tmp_path), engine.Engine(name, "float32")
+            dataset, NetworkCache(part, "w", tmp_path), engine.Engine(name, "float32")
         ).values():
             packages = {"keras", "tensorflow"} | ({"openvino"} if name == "openvino" else set())
             assert about["versions"] == {package: version(package) for package in packages}
@@ -210,9 +207,7 @@ def test_an_image_that_is_not_the_manifests_is_refused(
     path = dataset.paths(dataset.rows)[3]
     path.write_bytes(dataset.paths(dataset.rows)[4].read_bytes())
     with pytest.raises(datasets.DatasetError, match=rf"{path}: not the image in the manifest"):
-        extract.features(
-            dataset, extract.NetworkCache(model.cut(backbone, 5), "w", tmp_path / "c"), TENSORFLOW, nothing
-        )
+        extract.features(dataset, NetworkCache(model.cut(backbone, 5), "w", tmp_path / "c"), TENSORFLOW, nothing)
     assert all(store.index() == {} for store, _ in stored(tmp_path / "c"))
 
 
@@ -222,9 +217,7 @@ def test_an_image_cut_short_is_named(image_set: Callable[..., Path], backbone: k
     path = dataset.paths(dataset.rows)[3]
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(datasets.DatasetError, match=rf"{path}: not the image in the manifest"):
-        extract.features(
-            dataset, extract.NetworkCache(model.cut(backbone, 5), "w", tmp_path / "c"), TENSORFLOW, nothing
-        )
+        extract.features(dataset, NetworkCache(model.cut(backbone, 5), "w", tmp_path / "c"), TENSORFLOW, nothing)
 
 
 def test_without_room_for_the_tail_it_is_computed_when_it_is_asked_for(
@@ -233,9 +226,7 @@ def test_without_room_for_the_tail_it_is_computed_when_it_is_asked_for(
     """Past the limit only the small pooled outputs are kept; what crosses the cut comes out the same."""
     dataset = datasets.read(image_set(train=20), tmp_path)
     part = model.cut(backbone, 5)
-    kept = extract.features(
-        dataset, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing, limit=100_000
-    )
+    kept = extract.features(dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing, limit=100_000)
     assert isinstance(kept.cut_activations, extract.Computed)
     cut_activations, pooled = whole_pass(dataset, part)
     rows = np.arange(40)[::-1]
@@ -274,9 +265,9 @@ def test_a_killed_pass_goes_on_where_it_was(
     process.wait()
     assert done == ["32\n", "64\n"]
     part = model.cut(backbone, 5)
-    after = extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing)
+    after = extract.features(dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing)
     assert after.computed <= len(dataset.rows) - 64
-    once = extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "d"), TENSORFLOW, nothing)
+    once = extract.features(dataset, NetworkCache(part, "w", tmp_path / "d"), TENSORFLOW, nothing)
     everything = np.arange(len(dataset.rows))
     for array, wanted in zip(
         after.cut_activations.take(everything), once.cut_activations.take(everything), strict=True
@@ -306,7 +297,7 @@ def test_a_run_waits_for_another_that_computes_and_takes_its_activations(
             )
             waiting.wait()
 
-        kept = extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, first)
+        kept = extract.features(dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, first)
         assert kept.computed == len(dataset.rows)
         assert second[0].result().computed == 0
     assert said == [f"Another run is computing activations in {tmp_path / 'c'}; waiting for its end ..."]
@@ -320,7 +311,7 @@ def test_openvino_gives_what_tensorflow_gives(
     dataset = datasets.read(image_set(), tmp_path)
     part = model.cut(backbone, 5)
     chosen = engine.candidates("openvino")[-1]
-    kept = extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "c"), chosen, nothing)
+    kept = extract.features(dataset, NetworkCache(part, "w", tmp_path / "c"), chosen, nothing)
     everything = np.arange(len(dataset.rows))
     cut_activations, pooled = whole_pass(dataset, part)
     got = [*kept.cut_activations.take(everything), *kept.pooled.take(everything)]

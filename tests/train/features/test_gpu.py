@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from train import console
-from train.features import backbone, engine, forward
+from train.features import backbone, engine
+from train.features.forward import BATCH, NetworkCache
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,18 +22,17 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_frozen_layers_give_what_they_give_on_the_processor(precision: str) -> None:
+def test_the_frozen_layers_give_what_they_give_on_the_processor(precision: str, tmp_path: Path) -> None:
     """In float32 to 1e-4 of the largest activation, which TF32's ten bits would miss; in bfloat16 to 2 %."""
     console.import_tensorflow()
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
-    images = np.random.default_rng(0).uniform(0, 255, (forward.BATCH, 96, 96, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 255, (BATCH, 96, 96, 3)).astype(np.float32)
     part = backbone.cut(backbone.load_backbone("resnet50v2", "random", (96, 96), 0), 5)
     with tf.device("CPU"):
-        network = forward.whole(part)
+        cache = NetworkCache(part, "w", tmp_path)
+        network = cache.network
         expected = [values.numpy() for values in network(images, training=False)]
-    for got, wanted in zip(
-        forward.forward(part, engine.Engine("tensorflow", precision))(images), expected, strict=True
-    ):
+    for got, wanted in zip(cache.compiled(engine.Engine("tensorflow", precision))(images), expected, strict=True):
         bound = (2e-2 if precision == "bfloat16" else 1e-4) * np.abs(wanted).max()
         np.testing.assert_allclose(got, wanted, atol=bound, rtol=0)
 

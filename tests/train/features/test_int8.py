@@ -16,6 +16,7 @@ from train import dataset as datasets
 from train.cli import main
 from train.features import backbone, extract, int8
 from train.features.engine import Engine
+from train.features.forward import NetworkCache
 
 pytest.importorskip("nncf", reason="python -m pip install -r requirements-int8.txt")
 INT8, FLOAT32 = Engine("openvino", "int8"), Engine("openvino", "float32")
@@ -33,10 +34,10 @@ def test_activations_are_near_those_in_float32_in_a_quarter_of_the_disk(
     part = backbone.cut(backbone.load_backbone("resnet50v2", str(weights), dataset.size, 0), 5)
     rows, taken, sizes = np.arange(len(dataset.rows)), [], []
     for engine in (FLOAT32, INT8):
-        found = extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "c"), engine, nothing)
+        found = extract.features(dataset, NetworkCache(part, "w", tmp_path / "c"), engine, nothing)
         assert found.cut_activations is not None
         taken.append([*found.cut_activations.take(rows), *found.pooled.take(rows)])
-        of_tail, _ = extract.addresses(dataset, extract.NetworkCache(part, "w", tmp_path / "c"), engine)
+        of_tail, _ = extract.addresses(dataset, NetworkCache(part, "w", tmp_path / "c"), engine)
         sizes.append((of_tail.folder / "0.bin").stat().st_size)
     assert sizes[0] == 4 * sizes[1]
     assert [array.dtype.name for array in taken[1]] == ["bfloat16", "bfloat16", "float32"]
@@ -66,7 +67,7 @@ def test_the_same_set_gets_the_same_network(image_set: Callable[..., Path], tmp_
     part = backbone.cut(backbone.load_backbone("resnet50v2", "random", dataset.size, 0), 5)
     rows, found = np.random.default_rng(0).permutation(len(dataset.rows)), []
     for cache, limit in (("one", None), ("other", None), ("none", 0)):
-        kept = extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / cache), INT8, nothing, limit=limit)
+        kept = extract.features(dataset, NetworkCache(part, "w", tmp_path / cache), INT8, nothing, limit=limit)
         assert kept.cut_activations is not None
         found.append([*kept.cut_activations.take(rows), *kept.pooled.take(rows)])
     assert all(np.isfinite(array.astype(np.float32)).all() for array in found[0])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from train import dataset as datasets
 from train.features import backbone, engine, extract, selection
+from train.features.forward import NetworkCache
 
 
 class StandIn:
@@ -127,7 +128,7 @@ def test_a_run_goes_on_as_it_began_and_takes_what_is_kept(image_set: Callable[..
         return selection.choose(
             wanted,
             dataset,
-            extract.NetworkCache(part, "w", tmp_path / name),
+            NetworkCache(part, "w", tmp_path / name),
             batch_size=8,
             with_tail=True,
             before=began or {},
@@ -143,7 +144,7 @@ def test_a_run_goes_on_as_it_began_and_takes_what_is_kept(image_set: Callable[..
         )
         ticks = iter(())
         assert choose("auto") == first, "measured once"
-    extract.features(dataset, extract.NetworkCache(part, "w", tmp_path / "d"), engine.PLAIN, lambda *_: None)
+    extract.features(dataset, NetworkCache(part, "w", tmp_path / "d"), engine.PLAIN, lambda *_: None)
     ticks = itertools.count(0.0)  # a processor with bfloat16 times the fine-tuning step
     kept = choose("auto", "d")
     reason = kept.reason.partition("; fine-tuning")[0]

@@ -21,6 +21,7 @@ from train import tables
 from train.features import activations, extract
 from train.features import backbone as model
 from train.features.engine import PLAIN, Engine
+from train.features.forward import NetworkCache
 from train.fitting import cross_validation, folds
 from train.inference import predictor
 from train.settings import Settings
@@ -52,7 +53,7 @@ def validated(
         by,
         lambda share, engine, show: extract.features(
             share,
-            extract.NetworkCache(part, "w", folder / "cache"),
+            NetworkCache(part, "w", folder / "cache"),
             engine,
             show,
             with_tail=settings.fine_tune_epochs > 0,

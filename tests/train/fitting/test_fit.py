@@ -19,6 +19,7 @@ from train.evaluation import evaluate
 from train.features import activations, extract
 from train.features import backbone as model
 from train.features.engine import Engine
+from train.features.forward import NetworkCache
 from train.fitting import fit
 from train.inference import predictor
 from train.settings import Settings
@@ -33,9 +34,7 @@ def activated(
     return activations.of_shares(
         dataset,
         by,
-        lambda share, engine, show: extract.features(
-            share, extract.NetworkCache(part, "w", cache), engine, show, **options
-        ),
+        lambda share, engine, show: extract.features(share, NetworkCache(part, "w", cache), engine, show, **options),
         lambda *_: None,
     )
 

@@ -15,6 +15,7 @@ from train import dataset as datasets
 from train.features import activations, extract
 from train.features import backbone as model
 from train.features.engine import PLAIN
+from train.features.forward import NetworkCache
 from train.fitting import fit, options
 from train.settings import Settings
 
@@ -44,9 +45,7 @@ def prepared(manifest: Path, root: Path) -> Prepared:
     kept = activations.of_shares(
         dataset,
         PLAIN,
-        lambda share, engine, show: extract.features(
-            share, extract.NetworkCache(part, "w", root / "cache"), engine, show
-        ),
+        lambda share, engine, show: extract.features(share, NetworkCache(part, "w", root / "cache"), engine, show),
         lambda *_: None,
     )
     return Prepared(dataset, part, part.tail.get_weights(), kept)
