@@ -5,9 +5,8 @@
 
 One choice after the other, each by the AUROC of predictions out of fold, on the unaugmented images of train and val: the rate
 of fine-tuning on the first set; the set; each of the options; and last, since it takes longest, the depth. Every configuration
-is printed. What was chosen is trained with --final-folds then, and its ensemble tested. Figures out of fold are
-kept in benchmarks/search.csv, by the set's checksum and the settings, so that a search takes up what was found before, on other
-machines too.
+is printed, and then the test figures of the ensemble that was chosen. Figures out of fold are kept in benchmarks/search.csv, by
+the set's checksum and the settings, so that a search takes up what was found before, on other machines too.
 """
 
 import argparse
@@ -100,8 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifests", type=Path, nargs="+", help="of sets, two folders below their root")
     parser.add_argument("--weights", default="imagenet", help="as `fit` takes them")
-    parser.add_argument("--folds", type=int, default=3, help="of the search")
-    parser.add_argument("--final-folds", type=int, default=5, help="of what was chosen")
+    parser.add_argument("--folds", type=int, default=3, help="of each configuration")
     chosen = parser.parse_args()
     first, *others = chosen.manifests
     base = train.Settings(weights=chosen.weights, folds=chosen.folds)
@@ -111,7 +109,7 @@ def main() -> None:
     for changes_of_stage in (OPTIONS, DEPTHS):
         changed = [replace(so_far.settings, **change) for change in changes_of_stage]
         so_far = best([so_far, *(tried(so_far.manifest, settings) for settings in changed)])
-    final = fitted(so_far.manifest, replace(so_far.settings, folds=chosen.final_folds))
+    final = fitted(so_far.manifest, so_far.settings)
     test = final.last.measured
     print(f"\nChosen: {final.name}. On test, opened now: AUROC {test.auroc}")
     for way, decided in test.decisions.items():
