@@ -293,7 +293,9 @@ def test_a_run_waits_for_another_that_computes_and_takes_its_activations(
 
         def first(*_: int) -> None:
             second.append(
-                pool.submit(extract.features, dataset, part, "w", tmp_path / "c", TENSORFLOW, nothing, say=say)
+                pool.submit(
+                    extract.features, dataset, NetworkCache(part, "w", tmp_path / "c"), TENSORFLOW, nothing, say=say
+                )
             )
             waiting.wait()
 
