@@ -268,22 +268,27 @@ def timed(how: Callable[[Job], None], job: Job) -> float:
     return written / seconds
 
 
+@contextlib.contextmanager
+def prepared(folder: Path) -> Iterator[Job]:
+    """The sources in a folder of their own and in memory, and a folder for what is made, until the end."""
+    random.seed(0)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        source, out = Path(scratch) / "source", Path(scratch) / "out"
+        files = repeated(folder, source)
+        out.mkdir()
+        for path in source.rglob("*.*"):
+            path.read_bytes()  # everybody reads from memory
+        yield Job(files, source, out, len(os.sched_getaffinity(0)))
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="class folders of full-size images")
     parser.add_argument("--rounds", type=int, default=3, help="how often Evenset, the pool and the floor take turns")
     chosen = parser.parse_args()
-    workers = len(os.sched_getaffinity(0))
-    random.seed(0)
-    warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as scratch:
-        source, out = Path(scratch) / "source", Path(scratch) / "out"
-        files = repeated(chosen.folder, source)
-        out.mkdir()
-        for path in source.rglob("*.*"):
-            path.read_bytes()  # everybody reads from memory
-        job = Job(files, source, out, workers)
+    with prepared(chosen.folder) as job:
         speeds: dict[str, list[float]] = {"Evenset": [], "Evenset, 1 worker": []}
         for turn in range(chosen.rounds):
             speeds["Evenset"].append(timed(evenset, job))
@@ -291,6 +296,7 @@ def main() -> None:
                 if turn == 0 or name.startswith("the floor") or how is process_pool:
                     speeds.setdefault(name, []).append(timed(how, job))
         speeds["Evenset, 1 worker"].append(timed(evenset, job._replace(workers=1)))
+    workers = job.workers
     ours = float(np.median(speeds["Evenset"]))
     print(
         f"{SOURCES:,} sources, {OUTPUTS:,} outputs of {SIZE} x {SIZE}; {workers} workers; {platform.processor() or platform.machine()}"

@@ -8,11 +8,7 @@ files are made into 4,000. In images a second, start-up included; of the pool wi
 """
 
 import argparse
-import os
 import platform
-import random
-import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,16 +69,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="class folders of full-size images")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     chosen = parser.parse_args()
-    workers = len(os.sched_getaffinity(0))
-    random.seed(0)
-    warnings.simplefilter("ignore")
-    print(f"{build.SOURCES:,} sources; {workers} workers; {platform.processor() or platform.machine()}")
     print("| sources | transforms | images | Evenset | process pool | Evenset is | the floor and its duties | within |")
     print("| --- | --- | --: | --: | --: | --: | --: | --: |")
-    with tempfile.TemporaryDirectory() as scratch:
-        source, out = Path(scratch) / "source", Path(scratch) / "out"
-        out.mkdir()
-        jpegs = build.Job(build.repeated(chosen.folder, source), source, out, workers)
+    with build.prepared(chosen.folder) as jpegs:
         levels = jpegs._replace(transforms=GRAY_LEVELS, pipeline=gray_levels)
         jobs = [("JPEG", "affine", jpegs), ("JPEG", "gray levels", levels)]
         for kind, transforms, job in jobs:
@@ -93,7 +82,8 @@ def main() -> None:
             rate = (LARGE - SMALL) / (seconds[LARGE] - seconds[SMALL])
             print(f"Start-up and end {seconds[SMALL] - SMALL / rate:.1f} s, then {rate:,.0f} images/s")
         for ending, kind in ((".png", "PNG"), (".dcm", "DICOM")):
-            row(kind, "affine", written_as(ending, jpegs, Path(scratch) / kind), chosen.rounds)
+            row(kind, "affine", written_as(ending, jpegs, jpegs.source.with_name(kind)), chosen.rounds)
+    print(f"{build.SOURCES:,} sources; {jpegs.workers} workers; {platform.processor() or platform.machine()}")
 
 
 def row(kind: str, transforms: str, job: build.Job, rounds: int) -> float:

@@ -8,6 +8,8 @@ DEMO = (
     "quickly and offline, how Evenset works."
 )
 
+ENGINES = ("auto", "tensorflow", "openvino")
+PRECISIONS = ("auto", "int8")  # of the frozen layers
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("none", "cosine", "plateau")
 DECAY = 0.004  # of AdamW's weights: Keras's default

@@ -8,7 +8,7 @@ import click
 import train
 from common.console import as_json, of_root, on_cluster, one_line_errors, print_json, quiet, say
 from train.console import RESUME, table
-from train.settings import OPTIMIZERS, SCHEDULES, Settings
+from train.settings import ENGINES, OPTIMIZERS, PRECISIONS, SCHEDULES, Settings
 
 _DEFAULTS = Settings()
 
@@ -114,14 +114,14 @@ _DEFAULTS = Settings()
 @click.option(
     "--engine",
     default="auto",
-    type=click.Choice(["auto", "tensorflow", "openvino"]),
+    type=click.Choice(ENGINES),
     help="What runs the frozen layers; auto: what is fastest, measured once for a machine; tensorflow: that, all in float32.",
     show_default=True,
 )
 @click.option(
     "--precision",
     default="auto",
-    type=click.Choice(["auto", "int8"]),
+    type=click.Choice(PRECISIONS),
     help="Of the frozen layers; auto: float32, or bfloat16 where that is faster; int8: 8 bits, by OpenVINO and NNCF, for a "
     "fast pass on processors without bfloat16, in a quarter of float32's disk. What is held out stays in float32.",
     show_default=True,

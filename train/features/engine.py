@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from train.features import int8
 
-ENGINES = ("auto", "tensorflow", "openvino")
-PRECISIONS = ("auto", "int8")
 Forward = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 
 

@@ -54,13 +54,13 @@ def choose(
     """Choose the engine and the precision for a run.
 
     Args:
-        wanted: one of engine.ENGINES.
+        wanted: one of settings.ENGINES.
         dataset: the set.
         cache: the network, whose weights stay as they are, and the folder that activations, and timings, are kept in.
         batch_size: of the fine-tuning step.
         with_tail: whether there is fine-tuning.
         before: settings of this very run if it was begun before: it goes on as it began.
-        precision: one of engine.PRECISIONS.
+        precision: one of settings.PRECISIONS.
         clock: seconds, for timing.
 
     Raises:
