@@ -35,6 +35,7 @@ from train import tables
 from train.features import backbone as model
 from train.features import engine, selection
 from train.features.forward import NetworkCache
+from train.features.tail import Tail, training_form
 
 BATCH, WARM, LAYERS, FOLDS, STEPS = 32, 5, 5, 5, 20
 RUNS = {  # name: (options, at least); what begins with "first" has nothing kept
@@ -58,6 +59,18 @@ class Whole(keras.Model):  # type: ignore[misc]  # Keras ships no types
     def call(self, image: Any) -> Any:
         """Raw images to probabilities."""
         return self.head(self.pool(self.backbone(self.scale(image), training=False)))
+
+
+class Plain(keras.Model):  # type: ignore[misc]  # as above
+    """The tail by Keras's own layers."""
+
+    def __init__(self, part: model.Cut, head: keras.Layer) -> None:
+        super().__init__()
+        self.part, self.pool, self.head = part.tail, keras.layers.GlobalAveragePooling2D(), head
+
+    def call(self, cut_activations: Any) -> Any:
+        """Tensors that cross the cut to probabilities."""
+        return self.head(self.pool(self.part(cut_activations, training=False)))
 
 
 def plain_keras(dataset: datasets.Dataset, weights: str, steps: int) -> dict[str, float]:
@@ -149,14 +162,14 @@ def steps(part: model.Cut) -> dict[str, float]:
     labels = tf.constant(rng.integers(0, 2, BATCH))
     part.tail.trainable = True
     forms = {
-        "Keras's own": contextlib.nullcontext(),
-        "float32": model.training_form(part, "float32"),
-        "bfloat16": model.training_form(part, "bfloat16"),
+        "Keras's own": (contextlib.nullcontext(), Plain),
+        "float32": (training_form(part, "float32"), Tail),
+        "bfloat16": (training_form(part, "bfloat16"), Tail),
     }
     runs = {}
-    for name, form in forms.items():
+    for name, (form, kind) in forms.items():
         with form:
-            tail = model.Tail(part, model.make_head(2, 0))
+            tail = kind(part, model.make_head(2, 0))
             tail.compile(keras.optimizers.Adam(0.0), loss="binary_crossentropy", jit_compile=False)
             tail.train_on_batch(given, labels)  # traces it in this form
         runs[name] = lambda tail=tail: [tail.train_on_batch(given, labels) for _ in range(STEPS)]

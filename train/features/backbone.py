@@ -2,8 +2,6 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,36 +168,6 @@ def joined(part: Cut, name: str) -> keras.Model:
     return keras.Model(part.frozen.input, part.tail(part.frozen.output), name=name)
 
 
-@contextmanager
-def training_form(part: Cut, precision: str) -> Iterator[None]:
-    """Let the tail's convolutions compute as is fastest while it is trained.
-
-    In bfloat16, if that is the precision; weights, gradients' sums and everything else stay float32. And a convolution
-    of 1 x 1 as the matrix product that it is: TensorFlow's gradient of its kernel takes three times as long as a product's.
-    """
-    convolutions = [layer for layer in part.tail.layers if isinstance(layer, keras.layers.Conv2D)]
-    policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-    for layer in convolutions:
-        layer.dtype_policy = policy
-        if _is_pointwise(layer):
-            layer.convolution_op = _matrix_product
-    try:
-        yield
-    finally:
-        for layer in convolutions:
-            layer.dtype_policy = keras.DTypePolicy("float32")
-            if _is_pointwise(layer):
-                del layer.convolution_op  # the class's own is back
-
-
-def _is_pointwise(layer: keras.layers.Conv2D) -> bool:
-    return layer.kernel_size == layer.strides == (1, 1) and layer.groups == 1
-
-
-def _matrix_product(inputs: "keras.KerasTensor", kernel: "keras.KerasTensor") -> "keras.KerasTensor":
-    return keras.ops.tensordot(inputs, keras.ops.squeeze(kernel, (0, 1)), 1)
-
-
 def make_head(classes: int, seed: int) -> keras.Layer:
     """The dense head: one sigmoid for two classes, a softmax for more."""
     initializer = keras.initializers.GlorotUniform(seed=seed)
@@ -235,26 +203,3 @@ def inference_model(backbone: keras.Model, head: keras.Layer) -> keras.Model:
     images = keras.Input(backbone.input.shape[1:], name="image")
     features = backbone(preprocess(images))
     return keras.Model(images, head(keras.layers.GlobalAveragePooling2D(name="pool")(features)), name="evenset")
-
-
-class Tail(keras.Model):  # type: ignore[misc]  # Keras ships no types
-    """What is fine-tuned: tensors that cross the cut to probabilities, batch norm keeping its statistics.
-
-    A functional model would not do: `fit` hands training=True to every layer inside one, over a training=False
-    given when it was called (keras issue 20285), and batch norm would go by each batch's statistics.
-    """
-
-    def __init__(self, part: Cut, head: keras.Layer, dropout: keras.Layer | None = None) -> None:
-        super().__init__(name="tail")
-        self.part, self.pool, self.head = part.tail, keras.layers.GlobalAveragePooling2D(), head
-        self.dropout = dropout
-
-    def call(
-        self,
-        cut_activations: "list[keras.KerasTensor] | keras.KerasTensor",
-        training: bool = False,  # noqa: FBT002  # Keras's own convention
-    ) -> "keras.KerasTensor":
-        """Probabilities, shape (batch, 1) with a sigmoid or (batch, classes)."""
-        features = self.part(cut_activations, training=False)
-        pooled = self.pool(features[0] if isinstance(features, list) else features)
-        return self.head(self.dropout(pooled, training=training) if self.dropout else pooled)

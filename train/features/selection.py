@@ -18,11 +18,12 @@ import tensorflow as tf
 
 from manifests.contract import write_atomically
 from train.dataset import Dataset
-from train.features.backbone import Cut, Tail, make_head, training_form
+from train.features.backbone import Cut, make_head
 from train.features.engine import PLAIN, Engine, candidates, has_bfloat16, machine
 from train.features.extract import addresses
 from train.features.forward import BATCH, NetworkCache
 from train.features.store import versions
+from train.features.tail import Tail, training_form
 
 MARGIN = 1.05  # how much faster than a plainer candidate one has to be: as much is noise
 HELD = 0.8  # the share of a set's images whose kept activations decide for their engine

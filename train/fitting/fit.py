@@ -21,8 +21,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from common.errors import UserError
 from train.dataset import Dataset, DatasetError, untuned
 from train.features.activations import Activations, Floats, Labels, probabilities
-from train.features.backbone import Cut, Tail, make_head, training_form
+from train.features.backbone import Cut, make_head
 from train.features.extract import Computed, Kept
+from train.features.tail import Tail, training_form
 from train.fitting import options
 from train.fitting.checkpoint import Checkpoint
 from train.settings import Settings

@@ -13,7 +13,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from train.features import backbone as model
 
@@ -51,36 +50,6 @@ def test_the_studys_cut_crosses_two_tensors(backbone: keras.Model) -> None:
         "post_bn/gamma",
         "post_bn/beta",
     }
-
-
-@pytest.mark.parametrize("layers", [5, 15])
-def test_the_form_for_training_computes_the_same_and_is_left_again(images: np.ndarray, layers: int) -> None:
-    """Convolutions of 1 x 1 as matrix products: values and gradients are those of Keras's own layers."""
-    part = model.cut(model.load_backbone("resnet50v2", "random", (64, 64), seed=1), layers)
-    part.tail.trainable = True
-    crossing = [keras.ops.convert_to_tensor(x) for x in part.frozen(images / 127.5 - 1)]
-
-    def values_and_gradients() -> list[np.ndarray]:
-        tail = model.Tail(part, model.make_head(2, 0))
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tail(crossing))
-        found = tape.gradient(
-            loss, [weight.value for weight in tail.trainable_weights[:-2]]
-        )  # but the head, drawn anew
-        return [loss.numpy(), *(gradient.numpy() for gradient in found)]
-
-    plain = values_and_gradients()
-    with model.training_form(part, "float32"):
-        fast = values_and_gradients()
-    for one, other in zip(plain, fast, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(one).max())
-    again = values_and_gradients()
-    assert all((one == other).all() for one, other in zip(plain, again, strict=True))
-    with model.training_form(part, "bfloat16"):
-        assert {layer.compute_dtype for layer in part.tail.layers if isinstance(layer, keras.layers.Conv2D)} == {
-            "bfloat16"
-        }
-    assert {layer.compute_dtype for layer in part.tail.layers} == {"float32"}
 
 
 def test_more_layers_than_there_are_is_refused(backbone: keras.Model) -> None:
