@@ -124,13 +124,11 @@ def fastest(seconds: Mapping[Candidate, float]) -> Candidate:
 
 
 def timed(runs: Mapping[str, Callable[[], object]], clock: Clock = time.perf_counter) -> dict[str, float]:
-    """Seconds that each run takes, at best.
+    """Seconds that each run takes, at best; what compiles at the first call has been called before.
 
     They take turns, so that what else the machine does hits all alike, and the least of each counts. One that is
     far behind after two rounds is timed no more.
     """
-    for run in runs.values():
-        run()  # compiles, and fills caches
     least = dict.fromkeys(runs, math.inf)
     racing, began = list(runs), clock()
     for number in range(_ROUNDS):
@@ -174,7 +172,7 @@ def pass_seconds(cache: NetworkCache, engines: list[Engine], clock: Clock) -> di
     for engine in engines:
         try:
             run = cache.compiled(engine)
-            run(images)
+            run(images)  # compiles, and fills caches
         except Exception:  # whatever another version of OpenVINO raises: TensorFlow, which is tried first, is there
             if engine == PLAIN:
                 raise
