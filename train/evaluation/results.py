@@ -243,8 +243,8 @@ def augmentation(run: Finished) -> tuple[list[str], pd.DataFrame]:
     if differing:
         said.append(
             f"This model's probability {of_what} depends on augmentation: augmented images get {' and '.join(differing)}. "
-            "Test images are originals, so it may misjudge them by that much. `augmented_share: even` in the recipe keeps "
-            "augmentation from giving the class away."
+            "Test images are originals, so it may misjudge them by that much. Where each class holds the same share of augmented "
+            "images (`augmented_share: even` in the recipe), that doesn't favour a class; else it does."
         )
     elif any(of_class.score.value is not None for of_class in measured.classes.values()):
         said.append(f"There is no sign that this model's probability {of_what} depends on augmentation.")
