@@ -77,7 +77,7 @@ quick: $(VENV)/ready-dev  ## Run the tests that take seconds
 bench: $(VENV)/ready-dev  ## Measure the builder beside others; XRAYS=folder of class folders of full-size images
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@$(PY) benchmarks/planning.py && $(PY) benchmarks/memory.py
-	@$(PY) benchmarks/build.py "$$XRAYS"
+	@$(PY) benchmarks/build.py "$$XRAYS" && $(PY) benchmarks/kinds.py "$$XRAYS"
 
 bench-train: $(VENV)/ready-dev  ## Measure training beside plain Keras, on the set of RECIPE
 	@$(BUILD) --recipe "$$RECIPE" && $(PY) benchmarks/training.py manifests/$(NAME).csv --weights "$$BENCH_WEIGHTS"

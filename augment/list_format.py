@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from common.errors import UserError
+from common.lists import nfc
 
 # What becomes of a finding that is uncertain or blank.
 LEAVE_OUT, POSITIVE, NEGATIVE = "leave out", "positive", "negative"
@@ -36,8 +37,8 @@ class ListFormat:
     blank: str = LEAVE_OUT  # no value: leave out, positive or negative
     several: str = REFUSE  # rows of one image that disagree: refuse, any (needs `positive`) or majority
     reader: str | None = None  # the column of who read the image; with `majority`, each has one vote
-    group: str | None = None  # the column of whom an image shows, the patient; default: the recipe's pattern
-    split: str | tuple[tuple[str, str], ...] | None = None  # the column of the split, or a file of paths for each
+    group: str | None = None  # the column of whom an image shows, the patient; default: group, or the recipe's pattern
+    split: str | tuple[tuple[str, str], ...] | None = None  # the column, or a file of paths for each; default: split
     files: tuple[tuple[str, str], ...] = ()  # a list for each split, in the folder that --source then names
     join: tuple[str, ...] = ()  # other lists beside it, joined by the columns that they share
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()  # column and the values to take
@@ -90,12 +91,12 @@ def resolve(given: Any, path: str) -> ListFormat:
         if key not in known:
             raise ListFormatError(f"{path}: list has the unknown setting {key!r}; known are {', '.join(known)}")
     checked = {key: value for key, value in given.items() if value is not None}
-    for key in checked.keys() - {"split", "files", "join", "where"}:
+    for key in [key for key in checked if key not in ("split", "files", "join", "where")]:
         checked[key] = _text(checked[key], key, path)
-    for key in ("split", "files"):
-        if key == "files" or isinstance(checked.get(key), dict):
-            checked[key] = _by_split(checked.get(key, {}), key, path)
-    if isinstance(split := checked.get("split"), (str, int, float)):
+    checked["files"] = _by_split(checked.get("files", {}), "files", path)
+    if isinstance(split := checked.get("split"), (dict, list)):
+        checked["split"] = _by_split(split, "split", path)
+    elif split is not None:
         checked["split"] = _text(split, "split", path)
     join = checked.get("join", [])
     checked["join"] = tuple(_file(each, "join", path) for each in (join if isinstance(join, list) else [join]))
@@ -139,7 +140,7 @@ def _text(value: Any, key: str, path: str) -> str:
     """A setting as text: a number stands for its digits, but YAML makes `no` and `yes` another value."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
         raise ListFormatError(f"{path}: list.{key} is {value!r}, expected text; put it in quotes, as in '{value}'")
-    return str(value)
+    return nfc(str(value))
 
 
 def _file(value: Any, key: str, path: str) -> str:
@@ -153,8 +154,9 @@ def _file(value: Any, key: str, path: str) -> str:
 def _by_split(given: Any, key: str, path: str) -> tuple[tuple[str, str], ...]:
     if not isinstance(given, Mapping) or not set(given) <= set(SPLITS):
         raise ListFormatError(
-            f"{path}: list.{key} is {given!r}, expected a file for each of {', '.join(SPLITS)} that there is, such as "
-            "{train: train.csv, test: test.csv}"
+            f"{path}: list.{key} is {given!r}, expected "
+            + ("a column, or " if key == "split" else "")
+            + f"a file for each of {', '.join(SPLITS)} that there is, such as {{train: train.csv, test: test.csv}}"
         )
     return tuple((split, _file(given[split], key, path)) for split in SPLITS if split in given)
 

@@ -44,6 +44,13 @@ class _Loader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
+    def construct_document(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == "list":
+                    _keep_text(value)
+        return super().construct_document(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002  # yaml's
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for number, key in enumerate(keys):
@@ -51,6 +58,17 @@ class _Loader(yaml.SafeLoader):
                 mark = node.value[number][0].start_mark
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands there twice", mark)
         return super().construct_mapping(node, deep)
+
+
+def _keep_text(node: yaml.Node) -> None:
+    """Make numbers and dates the text that stands there: of a list's cells `010` is no 8, and `1.10` no 1.1."""
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag.rpartition(":")[2] in ("int", "float", "timestamp"):
+            node.tag = "tag:yaml.org,2002:str"
+    else:
+        for inner in node.value:
+            for each in inner if isinstance(inner, tuple) else (inner,):
+                _keep_text(each)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,21 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from augment.list_format import ANY, LEAVE_OUT, MAJORITY, NEGATIVE, POSITIVE, ListFormat
+from common.errors import printable
 
 _YES, _NO, _UNCERTAIN = ("true", "yes", "y", "t"), ("false", "no", "n", "f"), ("uncertain", "u")
 _AROUND = " \t'\"[]"  # of a finding, where a cell is a list as Python prints it
 
 
 class Finding(NamedTuple):
-    """The class that a row gives its image, or, where it gives none, the reason."""
+    """The class that a row gives its image, or, where it gives none, the reason.
+
+    `rule` says what the row leaves open, where one of the recipe's rules decided.
+    """
 
     label: str
     reason: str = ""
+    rule: str = ""
 
 
 def classes(given: ListFormat) -> tuple[str, str]:
@@ -36,9 +41,14 @@ def of_cell(cell: str, given: ListFormat) -> Finding:
         if len(findings) > 1:
             return Finding("", "several findings; list.positive would set one of them against the rest")
         return Finding(findings[0]) if findings else Finding("", f"left out: {given.label} is blank")
-    if not findings:
-        return _by_rule(given.blank, f"{given.label} is blank", given)
-    return _against(given.positive in findings, given.negative in findings if given.negative else None, given)
+    rule, what = given.blank, f"{given.label} is blank"
+    if cell not in (given.positive, given.negative) and (cell.casefold() == "uncertain" or cell in ("-1", "-1.0")):
+        rule, what = given.uncertain, f"{given.label} is uncertain"
+    elif findings:
+        return _against(given.positive in findings, given.negative in findings if given.negative else None, given)
+    if rule == LEAVE_OUT:
+        return Finding("", f"left out: {what}")
+    return _against(rule == POSITIVE, rule == NEGATIVE if given.negative else None, given)._replace(rule=what)
 
 
 def of_columns(positive: str, negative: str | None, given: ListFormat) -> Finding:
@@ -47,11 +57,16 @@ def of_columns(positive: str, negative: str | None, given: ListFormat) -> Findin
     for column, cell, sign in ((given.positive, positive, found), (given.negative, negative, other)):
         if sign == "?":
             return Finding("", f"{column} is {cell!r:.40}, expected 1, 0, -1 or blank")
+    rule = what = ""
     if found == "-1":
-        return _by_rule(given.uncertain, f"{given.positive} is uncertain", given)
-    if found == "" and other != "1":
-        return _by_rule(given.blank, f"{given.positive} is blank", given)
-    return _against(found == "1", None if other is None else other == "1", given)
+        rule, what = given.uncertain, f"{given.positive} is uncertain"
+    elif found == "" and other != "1":
+        rule, what = given.blank, f"{given.positive} is blank"
+    if rule == LEAVE_OUT:
+        return Finding("", f"left out: {what}")
+    is_positive = rule == POSITIVE if rule else found == "1"
+    by_rule = _against(is_positive, None if other is None else other == "1", given)
+    return by_rule._replace(rule=what if by_rule.label else "")
 
 
 def combine(found: Sequence[Finding], readers: Sequence[str], given: ListFormat) -> Finding:
@@ -75,7 +90,8 @@ def combine(found: Sequence[Finding], readers: Sequence[str], given: ListFormat)
     (winner, most), *others = counted.most_common()
     if others and others[0][1] == most:
         return Finding("", f"no majority among its {'readers' if given.reader else 'rows'}: {_listed(found)}")
-    return winner if winner.label else next(each for each in found if not each.label)
+    neither = Finding("", f"its rows disagree: {_listed(found)}")  # each reader with himself
+    return winner if winner.label else next((each for each in found if not each.label), neither)
 
 
 def _vote(found: Sequence[Finding], given: ListFormat) -> Finding:
@@ -103,12 +119,6 @@ def _against(is_positive: bool, is_negative: bool | None, given: ListFormat) -> 
     return Finding(negative)
 
 
-def _by_rule(rule: str, what: str, given: ListFormat) -> Finding:
-    if rule == LEAVE_OUT:
-        return Finding("", f"left out: {what}")
-    return Finding(classes(given)[(NEGATIVE, POSITIVE).index(rule)])
-
-
 def _sign(cell: str) -> str:
     """A cell that stands for yes, no, uncertain or nothing as 1, 0, -1 or nothing; a question mark for any other."""
     word = cell.strip().casefold()
@@ -123,4 +133,5 @@ def _sign(cell: str) -> str:
 
 
 def _listed(found: Iterable[Finding]) -> str:
-    return ", ".join(sorted({each.label or each.reason.removeprefix("left out: ") for each in found}))
+    said = sorted({printable(each.label or each.reason.removeprefix("left out: ")) for each in found})
+    return f"{', '.join(said):.200}"

@@ -330,15 +330,15 @@ def _expect_distinct(labels: dict[str, str], source: Path) -> None:
     """Refuse classes whose names look the same, or are one folder where case or trailing characters don't count."""
     seen: dict[str, str] = {}
     for label in sorted(labels):
-        other = seen.setdefault(_look(label), label)
+        other = seen.setdefault(look_of(label), label)
         if other != label:
             raise ScanError(
                 f"{source}: the classes {other!a} ({labels[other]}) and {label!a} ({labels[label]}) have names "
-                "that look the same, or are the same on some file systems; rename one of the folders"
+                "that look the same, or are the same on some file systems; rename one of them"
             )
 
 
-def _look(name: str) -> str:
+def look_of(name: str) -> str:
     """A name as the eye and file systems that fold case take it."""
     visible = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
     return " ".join(visible.casefold().split()).rstrip(". ")

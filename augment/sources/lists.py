@@ -3,9 +3,11 @@
 No image is opened. Every row ends as an image or among the rejected, and so does every file below the folder of images.
 """
 
+import re
 import tempfile
-import unicodedata
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import pandas as pd
 from augment.list_format import SPLITS, ListFormat, template
 from augment.sources import findings
 from augment.sources.findings import Finding
-from augment.sources.layout import NOTICE, Rejected, ScanError, expect_class_names, files_below, split_of
+from augment.sources.layout import NOTICE, Rejected, ScanError, expect_class_names, files_below, look_of, split_of
 from common.errors import did_you_mean, first_of, printable
 from common.lists import tables
 from common.lists.lookup import Lookup, Unlisted
@@ -23,62 +25,77 @@ from common.remote import Location, Remote
 _OWN = "\0"  # begins the names of columns that are ours; no list has it
 _HINT = "The recipe's section `list` says which columns hold path and label"
 _NONE = "-"  # the split of an image that is in none of the files of a split
-_PATH, _LABEL, _REASON, _SPLIT, _GROUP, _READER, _OUTSIDE = (
-    f"{_OWN}{name}" for name in ("path", "label", "reason", "split", "group", "reader", "outside")
+# Why a row has no class; why the recipe doesn't want it (where); what is wrong with it, whatever other rows of its image say.
+_PATH, _LABEL, _REASON, _RULE, _SPLIT, _GROUP, _READER, _OUTSIDE, _FAULT = (
+    f"{_OWN}{name}" for name in ("path", "label", "reason", "rule", "split", "group", "reader", "outside", "fault")
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SEPARATED = re.compile(r"[|;,]")
 
 
 class Listing(NamedTuple):
     """What a list says: `files` with the text columns source (relative to `folder`), split, label and group, sorted.
 
-    `group` is empty where the list names none, `split` where it has none.
+    `group` is empty where the list names none, `split` where it has none. `warnings` say how often the recipe's rules
+    decided.
     """
 
     folder: Location
     files: pd.DataFrame
     rejected: list[Rejected]
     list_format: ListFormat
+    warnings: list[str]
 
 
-def read_list(source: Location, given: ListFormat | None) -> Listing:
+def read_list(source: Location, given: ListFormat | None, *, has_pattern: bool = False) -> Listing:
     """Read a list and look its images up.
 
     Args:
         source: the list, or the folder of the lists that `given.files` names.
-        given: how it is read; None: as `usual_format` has it.
+        given: how it is read. What it leaves out is read from columns called group and split, if the list has them.
+        has_pattern: the recipe has a pattern for groups, so that a column called group has to be named to be read.
 
     Raises:
         ListError: a list can't be read or lacks a column.
         ScanError: there is no folder of images, no row has the positive finding,
             or a class has a name that no folder can have.
     """
+    given = given or ListFormat(label="label")
     if isinstance(source, Remote):
-        home = source if given and given.files else source.parent
+        home = source if given.files else source.parent
         with tempfile.TemporaryDirectory() as scratch:
             local = _fetched(source, home, given, Path(scratch))
-            given = given or usual_format(local)
             folder = home if given.images == "." else home / given.images
             below = folder.files() if folder.can_list else None
-            return _read(local, given, folder, below, [])
-    given = given or usual_format(source)
+            return _read(local, _completed(given, local, has_pattern=has_pattern), folder, below, [])
+    if given.files and not source.is_dir():
+        raise ScanError(f"{source}: list.files names lists in a folder; give --source the folder")
     folder_here = (source if given.files else source.parent) / given.images
     if not folder_here.is_dir():
         raise ScanError(f"{folder_here}: no such folder; list.images says where the images lie, relative to the list")
-    return _read(source, given, folder_here, *files_below(folder_here))
+    return _read(source, _completed(given, source, has_pattern=has_pattern), folder_here, *files_below(folder_here))
 
 
-def _fetched(source: Remote, home: Remote, given: ListFormat | None, scratch: Path) -> Path:
+def _completed(given: ListFormat, source: Path, *, has_pattern: bool) -> ListFormat:
+    """A format with the columns group and split, in any case, where it names none and each of the lists has them."""
+    headers = [tables.header(source / name) for _, name in given.files] or [tables.header(source)]
+    usual = {name.casefold(): name for name in headers[0] if all(name in names for names in headers)}
+    group = given.group or (None if has_pattern else usual.get("group"))
+    return replace(given, group=group, split=given.split or (None if given.files else usual.get("split")))
+
+
+def _fetched(source: Remote, home: Remote, given: ListFormat, scratch: Path) -> Path:
     """A local copy of a remote list, or of the folder of lists, with all that is read beside it."""
-    beside = [*(given.join if given else ()), *(name for _, name in (given.files if given else ()))]
-    beside += [name for _, name in given.split] if given and isinstance(given.split, tuple) else []
-    for name in [*beside, *([] if given and given.files else [source.name])]:
+    beside = [*given.join, *(name for _, name in given.files)]
+    beside += [name for _, name in given.split] if isinstance(given.split, tuple) else []
+    for name in [*beside, *([] if given.files else [source.name])]:
         copy = scratch / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
             copy.write_bytes((home / name).read())
         except OSError as error:
             raise ScanError(f"{home / name}: can't be read: {error.strerror}") from None
-    return scratch if given and given.files else scratch / source.name
+    return scratch if given.files else scratch / source.name
 
 
 def _read(
@@ -87,23 +104,26 @@ def _read(
     """Read a list here, whose images lie in a folder with the files `below`, if that can be said."""
     home = source if given.files else source.parent
     rows, rejected, lists = _rows(source, home, given)
-    rows[_LABEL], rows[_REASON] = _labels(rows, given)
+    rows[_LABEL], rows[_REASON], rows[_RULE] = _labels(rows, given)
     _expect_finding(rows, given, source)
-    rows[_OUTSIDE] = _outside(rows, given)
-    rows = rows[[_PATH, _LABEL, _REASON, _SPLIT, _GROUP, _READER, _OUTSIDE]]  # each copy of a column takes its time
+    rows[_OUTSIDE], rows[_FAULT] = _outside(rows, given), _faults(rows, given)
+    columns = [_PATH, _LABEL, _REASON, _RULE, _SPLIT, _GROUP, _READER, _OUTSIDE, _FAULT]
+    rows = rows[columns]  # each copy of another column takes its time
     if isinstance(given.split, str):
         rows[_SPLIT] = rows[_SPLIT].map(split_of)
     lookup = Unlisted() if below is None else Lookup(below)
-    rows[_PATH], unresolved = _resolved(rows[_PATH], lookup)
+    paths = rows[_PATH]
+    rows[_PATH], unresolved = _resolved(paths, lookup)
     rejected += unresolved
     rows = rows[rows[_PATH] != ""]
     if isinstance(given.split, tuple):
-        rows[_SPLIT] = _split_files(rows[_PATH], lookup, home, given.split)
+        rows[_SPLIT], unknown = _split_files(rows[_PATH], lookup, home, given.split, set(paths))
+        rejected += unknown
         lists += [home / name for _, name in given.split]
-    files, left_out = _by_image(rows, given)
+    files, left_out, warnings = _by_image(rows, given)
     expect_class_names(sorted(files["label"].unique()), source)
     unlisted = _unlisted(below or [], rows[_PATH], lists, folder)
-    return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}), given)
+    return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}), given, warnings)
 
 
 def _unlisted(files: list[str], named: "pd.Series[str]", lists: list[Path], folder: Location) -> list[Rejected]:
@@ -120,35 +140,31 @@ def _seen_from(folder: Location, lists: list[Path]) -> list[str]:
     return [place.relative_to(home).as_posix() for place in places if place.is_relative_to(home)]
 
 
-def usual_format(source: Path) -> ListFormat:
-    """How a list is read where the recipe doesn't say: by its columns path and label, and group and split if it has them."""
-    names = tables.header(source)
-    group, split = (name if name in names else None for name in ("group", "split"))
-    return ListFormat(label="label", group=group, split=split)
-
-
 def _rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected], list[Path]]:
     """The rows of the list or lists, with what others join to them, as text; broken rows; and which files were read."""
-    if given.files and not source.is_dir():
-        raise ScanError(f"{source}: list.files names lists in a folder; give --source the folder")
     own = [(split, home / name) for split, name in given.files] or [("", source)]
     others = {home / name: tables.header(home / name) for name in given.join}
     parts: list[pd.DataFrame] = []
     rejected: list[Rejected] = []
+    read_by = [path for _, path in own if given.reader in tables.header(path)]
     for split, path in own:
         names = tables.header(path)
-        shared = {name for header in others.values() for name in header if name in names}
         elsewhere = {name for header in others.values() for name in header}
+        keys = [name for name in names if name in elsewhere and name]
         columns = [name for name in given.columns if name in names or name not in elsewhere]
-        part, broken = tables.read(path, list(dict.fromkeys([*columns, *sorted(shared)])), _HINT)
+        if read_by and path not in read_by:  # a consensus, beside lists of several readers
+            columns.remove(str(given.reader))
+        part, broken = tables.read(path, list(dict.fromkeys([*columns, *keys])), _HINT)
+        part[_FAULT] = ""
         for other, header in others.items():
             part = _joined(part, other, header, given.columns, rejected)
-        parts.append(part.assign(**{_SPLIT: split}))
+        part[_PATH] = _paths(part, given)
+        rejected += [Rejected(f"{path.name}, row {at}", "no path") for at in part.index[part[_PATH] == ""]]
+        parts.append(part[part[_PATH] != ""].assign(**{_SPLIT: split}))
         rejected += [Rejected(*each) for each in broken]
     rows = pd.concat(parts, ignore_index=True)
-    rows[_PATH] = _paths(rows, given)
-    rows[_GROUP] = _text(map(_normal, rows[given.group].tolist()), rows) if given.group else ""
-    rows[_READER] = rows[given.reader] if given.reader else ""
+    rows[_GROUP] = rows[given.group] if given.group else ""
+    rows[_READER] = rows[given.reader].fillna("") if given.reader else ""
     if isinstance(given.split, str):
         rows[_SPLIT] = rows[given.split]
     return rows, rejected, [*(path for _, path in own), *others]
@@ -157,8 +173,12 @@ def _rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame, li
 def _joined(
     rows: pd.DataFrame, path: Path, header: list[str], wanted: list[str], rejected: list[Rejected]
 ) -> pd.DataFrame:
-    """Rows with the wanted columns of another list, found by the columns that both have; blank where it has no row."""
-    keys = [name for name in rows if name in header]
+    """Rows with the wanted columns of another list, found by the columns that both have; where it has no row, a fault.
+
+    Raises:
+        ScanError: the two have no column in common, or no value of those; or the other has several rows of one.
+    """
+    keys = [name for name in rows if name in header and name]
     if not keys:
         raise ScanError(f"{path}: has no column in common with the list, by which its rows could be joined")
     added = [name for name in wanted if name in header and name not in keys]
@@ -167,7 +187,15 @@ def _joined(
     if (twice := other.duplicated(keys)).any():
         key = ", ".join(f"{name} {value}" for name, value in zip(keys, other.loc[twice, keys].iloc[0], strict=True))
         raise ScanError(f"{path}: has several rows of {key}; a list that is joined has one row for each")
-    return rows.merge(other, how="left", on=keys).fillna("")
+    joined = rows.merge(other, how="left", on=keys, indicator=f"{_OWN}found").set_axis(rows.index)
+    is_missing = joined.pop(f"{_OWN}found") == "left_only"
+    if len(rows) and is_missing.all():
+        raise ScanError(
+            f"{path}: has no row for any row of the list, by the columns that both have, {first_of(keys)}; rename those that "
+            "mean something else, or take the file out of list.join"
+        )
+    joined[_FAULT] = joined[_FAULT].where(~is_missing, f"no row in {path.name} of its {', '.join(keys)}")
+    return joined.fillna("")
 
 
 def _paths(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
@@ -180,8 +208,8 @@ def _paths(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     return path
 
 
-def _labels(rows: pd.DataFrame, given: ListFormat) -> tuple["pd.Series[str]", "pd.Series[str]"]:
-    """The class of each row, and why it has none. What cells say alike is looked at once."""
+def _labels(rows: pd.DataFrame, given: ListFormat) -> list["pd.Series[str]"]:
+    """The class of each row, why it has none, and by which rule it has. What cells say alike is looked at once."""
     cells: list[Any]
     if given.label:
         cells = rows[given.label].tolist()
@@ -190,9 +218,8 @@ def _labels(rows: pd.DataFrame, given: ListFormat) -> tuple["pd.Series[str]", "p
         columns = [given.positive, *([given.negative] if given.negative else [])]
         cells = list(zip(*(rows[name].tolist() for name in columns), strict=True))
         found = {cell: findings.of_columns(cell[0], cell[1] if given.negative else None, given) for cell in set(cells)}
-    labels = {cell: _normal(finding.label) for cell, finding in found.items()}
-    reasons = {cell: finding.reason for cell, finding in found.items()}
-    return _text((labels[cell] for cell in cells), rows), _text((reasons[cell] for cell in cells), rows)
+    parts: list[dict[Any, str]] = [{cell: finding[at] for cell, finding in found.items()} for at in range(3)]
+    return [_text((part[cell] for cell in cells), rows) for part in parts]
 
 
 def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None:
@@ -200,40 +227,64 @@ def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None
     if not given.label or given.positive is None:
         return
     known = sorted({finding for cell in rows[given.label].unique() for finding in findings.findings_of(cell, given)})
-    for key, finding in (("positive", given.positive), ("negative", given.negative)):
-        if finding is not None and finding not in known:
-            raise ScanError(
-                f"{source}: list.{key} is {finding!r}, and no row has that finding{did_you_mean(finding, known)}; the column "
-                f"{given.label} has {first_of(known)}"
-            )
+    for key, wanted in (("positive", given.positive), ("negative", given.negative)):
+        if wanted is None:
+            continue
+        fault = next((fault for finding in known if (fault := _likeness(finding, wanted, given))), "")
+        if wanted not in known or fault:
+            fault = fault or f"and no row has that finding{did_you_mean(wanted, known)}"
+            shown = first_of([f"{printable(finding):.60}" for finding in known])
+            raise ScanError(f"{source}: list.{key} is {wanted!r}, {fault}; the column {given.label} has {shown}")
+
+
+def _likeness(finding: str, wanted: str, given: ListFormat) -> str:
+    """Why a finding that isn't the wanted one may well mean it, which would make a class of its images wrong."""
+    if finding == wanted:
+        return ""
+    if look_of(finding) == look_of(wanted):
+        return f"and a row has {finding!a}, which looks the same; mend the list"
+    separator = None if given.separator else _SEPARATED.search(finding)
+    if separator and wanted in map(str.strip, _SEPARATED.split(finding)):
+        return (
+            f"and a row has {finding!r:.80}, which may be several findings; say so by list.separator: {separator[0]!r}, or "
+            "mend the list"
+        )
+    return ""
 
 
 def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
-    """Why a row is not looked at: the filter, a split or a group that can't be; empty for a row that is.
+    """Why the recipe's filter leaves a row out; empty for a row that it takes.
 
     Raises:
         ScanError: no row has what a filter wants: it is spelt otherwise.
     """
-    faults: list[tuple[str, dict[str, str]]] = []  # of a column, what is wrong with some of its cells
+    reasons = pd.Series("", index=rows.index, dtype=object)
     for column, values in given.where:
         wanted, cells = " or ".join(values), sorted(rows[column].unique())
         if cells and not set(values) & set(cells):
+            shown = first_of([f"{printable(cell):.60}" or "blank" for cell in cells])
             raise ScanError(
-                f"list.where: no row has {wanted} as its {column}{did_you_mean(values[0], cells)}; the column has {first_of([cell or 'blank' for cell in cells])}"
+                f"list.where: no row has {wanted} as its {column}{did_you_mean(values[0], cells)}; the column has {shown}"
             )
-        others = (cell for cell in cells if cell not in values)
-        faults.append((column, {cell: f"left out: {column} is {cell!r:.40}, not {wanted}" for cell in others}))
+        is_left_out = (reasons == "") & ~rows[column].isin(values)
+        reasons = reasons.where(~is_left_out, f"left out: {column} is not {wanted}")
+    return reasons
+
+
+def _faults(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
+    """What is wrong with a row: it lacks one of another list, or its split or group can't be."""
+    faults: dict[str, dict[str, str]] = {_GROUP: {}, _SPLIT: {}}  # of a column, what is wrong with some of its cells
     if isinstance(given.split, str):
         expected = f"expected one of {', '.join(SPLITS)}"
         unknown = (name for name in rows[_SPLIT].unique() if name and not split_of(name))
-        faults.append((_SPLIT, {name: f"{given.split} is {name!r:.40}, {expected}" for name in unknown}))
-    unprintable = (name for name in rows[_GROUP].unique() if not name.isprintable())
-    faults.append((_GROUP, dict.fromkeys(unprintable, "a group with control characters")))
-    reasons = pd.Series("", index=rows.index, dtype=object)
-    for column, why in faults:
+        faults[_SPLIT] = {name: f"{given.split} is {name!r:.40}, {expected}" for name in unknown}
+    unprintable = filter(_CONTROL.search, rows[_GROUP].unique())
+    faults[_GROUP] = dict.fromkeys(unprintable, "a group with control characters")
+    found = rows[_FAULT]
+    for column, why in faults.items():
         if why:
-            reasons = reasons.where(reasons != "", _text((why.get(cell, "") for cell in rows[column].tolist()), rows))
-    return reasons
+            found = found.where(found != "", _text((why.get(cell, "") for cell in rows[column].tolist()), rows))
+    return found
 
 
 def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.Series[str]", list[Rejected]]:
@@ -244,33 +295,47 @@ def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.S
 
 
 def _split_files(
-    files: "pd.Series[str]", lookup: Lookup | Unlisted, home: Path, given: tuple[tuple[str, str], ...]
-) -> "pd.Series[str]":
-    """The split of each image by files that hold a path a line; an image that is in none is named as such."""
+    files: "pd.Series[str]",
+    lookup: Lookup | Unlisted,
+    home: Path,
+    given: tuple[tuple[str, str], ...],
+    paths: set[str],
+) -> tuple["pd.Series[str]", list[Rejected]]:
+    """The split of each image by files that hold a path a line; an image that is in none is named as such.
+
+    And the lines that no file is found for, but those that stand in the list as well, as one of its `paths`.
+    """
     splits: dict[str, str] = {}
+    rejected: list[Rejected] = []
     for split, name in given:
         try:
             lines = list(map(str.strip, (home / name).read_text(encoding="utf-8-sig").splitlines()))
         except (OSError, UnicodeDecodeError) as error:
             raise ScanError(f"{home / name}: can't be read: {getattr(error, 'strerror', None) or error}") from None
-        found, _ = lookup.find_all(lines)
+        found, reasons = lookup.find_all(lines)
+        unknown = {line: reason for line, reason in reasons.items() if line and line not in paths}
+        rejected += [Rejected(f"{name}: {printable(line):.80}", reason) for line, reason in unknown.items()]
         of_split = dict.fromkeys(filter(None, found), split)
         if splits.keys() & of_split.keys():
             line, file = next((line, file) for line, file in zip(lines, found, strict=True) if file in splits)
             raise ScanError(f"{home / name}: {line} is in {splits[file]} too; take it out of one of the files")
         splits |= of_split
-    return _text((splits.get(file, _NONE) for file in files.tolist()), files)
+    return _text((splits.get(file, _NONE) for file in files.tolist()), files), rejected
 
 
-def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected]]:
-    """The images of rows whose files were found, and those that are left out, with the reason."""
+def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected], list[str]]:
+    """The images of rows whose files were found, those that are left out, with the reason, and where a rule decided."""
     twice = rows[_PATH].duplicated(keep=False)
     inside = rows[_OUTSIDE] == ""
     several = rows[inside & twice]
     outside = rows[~inside].drop_duplicates(_PATH)
     outside = outside[~outside[_PATH].isin(several[_PATH])]
-    columns = [_PATH, _SPLIT, _LABEL, _GROUP, _REASON]
-    images = rows.loc[inside & ~twice, columns]
+    columns = [_PATH, _SPLIT, _LABEL, _GROUP, _REASON, _RULE]
+    images = rows.loc[inside & ~twice, [*columns, _FAULT]]
+    if (images[_FAULT] != "").any():
+        images[_REASON] = images[_REASON].where(images[_FAULT] == "", images[_FAULT])
+        images[_LABEL] = images[_LABEL].where(images[_FAULT] == "", "")
+    images = images[columns]
     if not several.empty:
         combined = [_image(str(path), part, given) for path, part in several.groupby(_PATH)]
         images = pd.concat([images, pd.DataFrame(combined, columns=columns, dtype=object)], ignore_index=True)
@@ -282,24 +347,33 @@ def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list
         *zip(left_out[_PATH].tolist(), left_out[_REASON].tolist(), strict=True),
         *zip(outside[_PATH].tolist(), outside[_OUTSIDE].tolist(), strict=True),
     ]
-    files = images.loc[images[_LABEL] != "", columns[:4]].sort_values(_PATH, kind="stable", ignore_index=True)
-    return files.set_axis(["source", "split", "label", "group"], axis=1), [Rejected(*pair) for pair in pairs]
+    images = images[images[_LABEL] != ""]
+    by_rule = Counter(zip(images[_LABEL].tolist(), images[_RULE].tolist(), strict=True))
+    warnings = [
+        f"{count:,} images count as {label} because {rule}, by the recipe's rule for that"
+        for (label, rule), count in sorted(by_rule.items())
+        if rule
+    ]
+    files = images[columns[:4]].sort_values(_PATH, kind="stable", ignore_index=True)
+    files = files.set_axis(["source", "split", "label", "group"], axis=1)
+    return files, [Rejected(*pair) for pair in pairs], warnings
 
 
-def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, str, str, str]:
-    """An image that several rows are about: path, split, label, group, and the reason if it has no label."""
+def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, str, str, str, str]:
+    """An image that several rows are about: path, split, label, group, the reason if it has no label, and the rule."""
+    named = {column: sorted({*rows[column]} - {""}) for column in (_GROUP, _SPLIT)}
     for column, what in ((_GROUP, "groups"), (_SPLIT, "splits")):
-        if len(named := sorted(set(rows[column]))) > 1:
-            return path, "", "", "", f"its rows name several {what}: {', '.join(named)}"
+        if len(names := named[column]) > 1:
+            return path, "", "", "", f"its rows name several {what}: {first_of([*map(printable, names)])}", ""
+    if fault := next(filter(None, rows[_FAULT]), ""):
+        return path, "", "", "", fault, ""
     found = [Finding(*pair) for pair in zip(rows[_LABEL], rows[_REASON], strict=True)]
-    label, reason = findings.combine(found, rows[_READER].tolist(), given)
-    return path, rows[_SPLIT].iloc[0], label, rows[_GROUP].iloc[0], reason
+    label, reason, _ = findings.combine(found, rows[_READER].tolist(), given)
+    rules = {rule for rule, of_row in zip(rows[_RULE], rows[_LABEL], strict=True) if of_row == label}
+    split, group = (next(iter(named[column]), "") for column in (_SPLIT, _GROUP))
+    return path, split, label, group, reason, min(rules, default="")
 
 
 def _text(cells: Iterable[str], like: "pd.DataFrame | pd.Series[str]") -> "pd.Series[str]":
     """A column beside others, of Python's own text: that of pandas is slow to make and to go through."""
     return pd.Series(list(cells), index=like.index, dtype=object)
-
-
-def _normal(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFC", text)

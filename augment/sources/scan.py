@@ -54,7 +54,7 @@ class Scan(NamedTuple):
     list_format: ListFormat | None = None
     has_dicom: bool = False
     tag: str = ""  # by which DICOM files were grouped
-    warnings: tuple[str, ...] = ()  # of DICOM headers
+    warnings: tuple[str, ...] = ()  # of a list's rules and of DICOM headers
 
 
 class Digest(NamedTuple):
@@ -89,10 +89,11 @@ def scan(
             `read_layout`, `read_list` and `groups_and_warnings` have it.
     """
     list_file: Location | None = None
+    warnings: list[str] = []
     if _is_list(source, list_format):
-        listing = read_list(source, list_format)
+        listing = read_list(source, list_format, has_pattern=group != KERMANY)
         list_file, list_format = source, listing.list_format
-        folder, files, rejected = listing.folder, listing.files, listing.rejected
+        folder, files, rejected, warnings = listing.folder, listing.files, listing.rejected, listing.warnings
         labels = sorted(files["label"].unique())
         files["group"] = groups_of_list(files, group, KERMANY)
         hint = f"; its paths are looked up below {folder}, which list.images in the recipe says"
@@ -110,15 +111,20 @@ def scan(
         hint += f". {found}" if isinstance(source, Path) and (found := suggest(source)) else ""
     if files["label"].nunique() < 2:
         raise ScanError(_too_few_classes(source, files, rejected, hint))
+    listed = dict(zip(files["source"].tolist(), files["label"].tolist(), strict=True))
     files, faulty = _with_digests(files, folder, executor, progress)
+    first_faulty = {listed[entry.source]: entry for entry in reversed(faulty)}
+    _expect_images(
+        labels, files, first_faulty, source, "take the class out of the list" if list_file else "move the folder away"
+    )
     rejected = sorted([*rejected, *faulty])
-    _expect_images(labels, files, rejected, source)
-    is_dicom, warnings = files.pop("format") == "DICOM", list[str]()
+    is_dicom = files.pop("format") == "DICOM"
     if is_dicom.any():
         names = files.loc[is_dicom, "source"].tolist()
-        groups, warnings = groups_and_warnings(folder, names, group_tag, executor, progress)
+        groups, of_headers = groups_and_warnings(folder, names, group_tag, executor, progress)
         by_header = pd.Series(groups, index=files.index[is_dicom], dtype=object)
         files.loc[is_dicom, "group"] = by_header.where(by_header != "", files.loc[is_dicom, "group"])
+        warnings = [*warnings, *of_headers]
     tag = group_tag.keyword if group_tag and is_dicom.any() else ""
     return Scan(
         files, rejected, _notice(folder), folder, list_file, list_format, bool(is_dicom.any()), tag, tuple(warnings)
@@ -166,14 +172,15 @@ def _with_digests(
     return files[files["source_sha256"] != ""].astype(object).reset_index(drop=True), rejected
 
 
-def _expect_images(labels: Sequence[str], files: pd.DataFrame, rejected: list[Rejected], source: Location) -> None:
-    """Refuse a class none of whose files is an image."""
+def _expect_images(
+    labels: Sequence[str], files: pd.DataFrame, faulty: Mapping[str, Rejected], source: Location, fix: str
+) -> None:
+    """Refuse a class none of whose files is an image; `faulty` is the first of each class that isn't."""
     with_images = set(files["label"])
     for label in labels:
         if label not in with_images:
-            inside = (entry for entry in rejected if label in entry.source.split("/")[:-1])
-            fault = next((f" ({entry.source}: {entry.reason})" for entry in inside), "")
-            raise ScanError(f"{source}: class {label}: no readable image{fault}; add images or move the folder away")
+            fault = f" ({faulty[label].source}: {faulty[label].reason})" if label in faulty else ""
+            raise ScanError(f"{source}: class {label}: no readable image{fault}; add images or {fix}")
 
 
 def digest_all(paths: Sequence[str | Location], executor: Executor, progress: Progress) -> list[Digest]:

@@ -12,6 +12,24 @@ FORMATS = (
     "GIF",
     "DICOM",
 )  # MPO (a phone's JPEG with a preview) is a JPEG by its bytes
+# Of files' names, which say nothing of what is in them, but may be left out in lists.
+ENDINGS = (
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "png",
+    "bmp",
+    "dib",
+    "tif",
+    "tiff",
+    "webp",
+    "gif",
+    "dcm",
+    "dicom",
+    "dic",
+    "ima",
+)
 HEAD = 132  # bytes that `format_of` needs at most
 
 _SIGNATURES = (

@@ -1,95 +1,141 @@
 """The files below a folder, found by what a list calls them: a path, the end of one, or a name."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
+
+from common.images.formats import ENDINGS
+from common.lists import nfc
+
+
+class Match(NamedTuple):
+    """The file that a path means, relative to the folder; or nothing and the reason.
+
+    `is_end`: the file's path is only the end of the one in the list, which begins in a folder around this one.
+    """
+
+    file: str
+    reason: str = ""
+    is_end: bool = False
 
 
 class Lookup:
-    """Files below a folder, by name."""
+    """Files below a folder, by the ends of their paths."""
 
     def __init__(self, files: Iterable[str]) -> None:
         """Args: files: their paths, POSIX, relative to the folder."""
-        self.files = list(files)
-        # A name that several files have stands with all of them, any other with its one: a million lists are slow to make.
-        self._by_name: dict[str, str | list[str]] = {}
-        for file in self.files:
-            name = file.rpartition("/")[2]
-            other = self._by_name.setdefault(name, file)
-            if isinstance(other, list):
-                other.append(file)
-            elif other is not file:
-                self._by_name[name] = [other, file]
-        self._by_stem: dict[str, list[str]] | None = None
+        files = list(files)
+        names = list(files)
+        if composed := {nfc(file): file for file in files if not file.isascii()}:  # some file systems decompose é
+            more = composed.keys() - set(files)
+            names, files = [*files, *more], [*files, *(composed[name] for name in more)]
+        self._files = _Ends(names, files)
+        self._stems: _Ends | None = None
 
-    def find(self, path: str) -> tuple[str, str]:
-        """The file that a path in a list means, relative to the folder, or nothing and the reason.
+    def find(self, path: str) -> Match:
+        """The file that a path in a list means.
 
-        That is the file at this path; or else the one whose path ends as this one does, in as many parts as any: lists
-        name files alone, or from a folder on that is called otherwise here. A name without an ending finds one with it.
+        That is the file at this path; or else the one whose path ends as this one does; or else the one whose path is
+        the end of this one, since lists begin in folders around this one. A name without an ending finds one with it.
         """
-        only = self._by_name.get(path)
-        if isinstance(only, str):
-            return only, ""
-        wanted = path.replace("\\", "/").split("/")
-        files = self._by_name.get(wanted[-1]) or self._without_ending(wanted[-1])
-        if isinstance(files, str):
-            return files, ""
-        if not files:
-            return "", "no such file" if path else "no path"
-        if len(files) == 1:
-            return files[0], ""
-        by_length: dict[int, list[str]] = {}
-        for file in files:
-            by_length.setdefault(_common_end(file.split("/")[:-1], wanted[:-1]), []).append(file)
-        best = by_length[max(by_length)]
-        exact = "/".join(part for part in wanted if part != ".")
-        if exact in best:
-            return exact, ""
-        if len(best) > 1:
-            return "", f"may be {best[0]} or {best[1]}; give more of its path"
-        return best[0], ""
+        if not (parts := _parts(path)):
+            return Match("", "no path")
+        found = self._files.find(parts)
+        if not found:
+            if self._stems is None:
+                self._stems = self._files.without_endings()
+            found = self._stems.find(parts)
+        return found or Match("", "no such file")
 
     def find_all(self, paths: list[str]) -> tuple[list[str], dict[str, str]]:
-        """The file of each path, empty where there is none; and of such a path, the reason. Fast for names alone."""
-        known = list(map(self._by_name.get, paths))
+        """The file of each path, empty where there is none; and of such a path, the reason. Fast for names alone.
+
+        Different paths that only end as one file's does can't all mean it: then none of them does.
+        """
+        known = list(map(self._files.by_name.get, paths))
         files, reasons = [file if isinstance(file, str) else "" for file in known], dict[str, str]()
+        found = {path: self.find(path) for path, file in zip(paths, files, strict=True) if not file}
+        meant: dict[str, set[str]] = {}
+        if any(match.is_end for match in found.values()):
+            for path, file in zip(paths, files, strict=True):
+                meant.setdefault(file or found[path].file, set()).add("/".join(_parts(path)))
         for at in [at for at, file in enumerate(files) if not file]:
-            files[at], reason = self.find(paths[at])
-            if reason:
-                reasons[paths[at]] = reason
+            match = found[paths[at]]
+            if match.is_end and len(meant[match.file]) > 1:
+                match = Match("", "no such file: the one that it ends as is another row's")
+            files[at] = match.file
+            if match.reason:
+                reasons[paths[at]] = match.reason
         return files, reasons
 
-    def _without_ending(self, name: str) -> list[str]:
-        if self._by_stem is None:
-            self._by_stem = {}
-            for known, files in self._by_name.items():
-                self._by_stem.setdefault(known.rpartition(".")[0], []).extend(
-                    [files] if isinstance(files, str) else files
-                )
-        return self._by_stem.get(name, []) if name else []
+
+class _Ends:
+    """Files by their names, and by the last parts of those."""
+
+    def __init__(self, names: list[str], files: list[str]) -> None:
+        """Args: names: what each file is found by, a path; files: the files."""
+        self._names, self._files = names, files
+        self._by_count: dict[int, dict[str, str | list[str]]] = {}
+        self._depth = 1 + max((name.count("/") for name in names), default=0)
+        self.by_name = self._by_end(1)
+
+    def find(self, parts: list[str]) -> Match | None:
+        """The file that a path of these parts means; None if there is none."""
+        for count in range(min(len(parts), self._depth), 0, -1):
+            end = nfc("/".join(parts[-count:]))
+            found = self._by_end(count).get(end)
+            whole = self._by_end(0).get(end) if found else None
+            is_end = count < len(parts)
+            if found is None or (is_end and whole is None):
+                continue
+            found = whole if whole and not is_end else found
+            if isinstance(found, list):
+                return Match("", f"may be {found[0]} or {found[1]}; give more of its path")
+            return Match(found, is_end=is_end)
+        return None
+
+    def without_endings(self) -> "_Ends":
+        """The same files by their names without the endings that images have."""
+        split = [name.rpartition(".") for name in self._names]
+        pairs = [
+            (stem, file) for (stem, _, end), file in zip(split, self._files, strict=True) if end.lower() in ENDINGS
+        ]
+        return _Ends([stem for stem, _ in pairs], [file for _, file in pairs])
+
+    def _by_end(self, count: int) -> dict[str, str | list[str]]:
+        """The files by the last parts of their names, so many of them; by whole names if that is 0."""
+        if count not in self._by_count:
+            if count == 1:
+                keys = [name.rpartition("/")[2] for name in self._names]
+            else:
+                keys = ["/".join(name.rsplit("/", count)[-count:]) for name in self._names] if count else self._names
+            # A name that several files have stands with all of them, any other with its one: a million lists are slow to make.
+            found: dict[str, str | list[str]] = {}
+            for key, file in zip(keys, self._files, strict=True):
+                other = found.setdefault(key, file)
+                if isinstance(other, list):
+                    other.append(file)
+                elif other is not file:
+                    found[key] = [other, file]
+            self._by_count[count] = found
+        return self._by_count[count]
 
 
 class Unlisted:
     """Files below a folder that can't be listed, as a web server's: a path means what lies at it."""
 
-    def find(self, path: str) -> tuple[str, str]:
+    def find(self, path: str) -> Match:
         """The path itself, unless it leads out of the folder, or nothing and the reason."""
         parts = path.replace("\\", "/").split("/")
         if not path or ".." in parts or ":" in parts[0] or not parts[0]:
-            return "", "no path below the list's folder"
-        return "/".join(part for part in parts if part not in ("", ".")), ""
+            return Match("", "no path below the list's folder")
+        return Match("/".join(part for part in parts if part not in ("", ".")))
 
     def find_all(self, paths: list[str]) -> tuple[list[str], dict[str, str]]:
         """As `Lookup` has it."""
         found = [self.find(path) for path in paths]
-        reasons = {path: reason for path, (_, reason) in zip(paths, found, strict=True) if reason}
-        return [file for file, _ in found], reasons
+        reasons = {path: match.reason for path, match in zip(paths, found, strict=True) if match.reason}
+        return [match.file for match in found], reasons
 
 
-def _common_end(first: list[str], second: list[str]) -> int:
-    """How many parts two paths have in common at their ends."""
-    count = 0
-    for one, other in zip(reversed(first), reversed(second), strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+def _parts(path: str) -> list[str]:
+    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]

@@ -1,21 +1,26 @@
 """A list as people have it (CSV, TSV, Parquet; from a spreadsheet or a challenge) -> a table of text.
 
-Only the encoding and the separator are guessed: `01` stays `01`, `NA` stays `NA`, a blank cell is an empty text.
+Only the encoding and the separator are guessed: `01` stays `01`, `NA` stays `NA`, a blank cell is an empty text. All text
+is in Unicode's composed form.
 """
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from sys import intern
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from common.errors import UserError, did_you_mean, first_of
+from common.errors import UserError, did_you_mean, first_of, printable
+from common.lists import nfc
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,6 +29,7 @@ _SEPARATORS = ",;\t|"
 _PARQUET = (".parquet", ".pq")
 LISTS = (".csv", ".tsv", *_PARQUET)  # endings by which a list is known where nothing else says so
 _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_LINES = 20  # by which the separator is chosen
 _CHUNK = 256  # rows that are taken in at a time: more outlive a round of the garbage collector, which is slow
 
 
@@ -39,7 +45,7 @@ def header(path: Path) -> list[str]:
     """
     if path.suffix.lower() in _PARQUET:
         with _parquet(path) as pl:
-            return list(pl.read_parquet_schema(path))
+            return [nfc(name.strip()) for name in pl.read_parquet_schema(path)]
     with _rows_of(path) as rows:
         return _header(rows, path)
 
@@ -53,19 +59,24 @@ def read(path: Path, columns: list[str], hint: str) -> tuple[pd.DataFrame, list[
         hint: what to do where one of them is missing.
 
     Returns:
-        The columns, as text without spaces around, in the file's order; and of each row that has more or fewer cells than
-        the header, where it stands and what is wrong with it.
+        The columns, as text without spaces around, in the file's order, with the rows' numbers as a spreadsheet counts
+        them; and of each row that has more or fewer cells than the header, where it stands and what is wrong with it.
 
     Raises:
         ListError: the file can't be read, or it lacks a column or has one of them twice.
     """
     if path.suffix.lower() in _PARQUET:
-        _expect(columns, header(path), path, hint)
+        names = header(path)
+        _expect(columns, names, path, hint)
         with _parquet(path) as pl:
-            table = pl.read_parquet(path, columns=columns)
-        return pd.DataFrame({name: [_as_text(value) for value in table[name]] for name in columns}, dtype=object), []
+            stored = list(pl.read_parquet_schema(path))  # with spaces around, maybe
+            kept = {name: stored[names.index(name)] for name in columns}
+            table = pl.read_parquet(path, columns=list(kept.values()))
+        texts = {name: list(map(_as_text, table[column].to_list())) for name, column in kept.items()}
+        return pd.DataFrame(texts, index=_numbers(2 + len(table), []), dtype=object), []
     cells: list[list[str]] = [[] for _ in columns]
     rejected: list[tuple[str, str]] = []
+    skipped: list[int] = []  # rows that are broken or blank, as spreadsheets leave them
     with _rows_of(path) as rows:
         names = _header(rows, path)
         _expect(columns, names, path, hint)
@@ -76,15 +87,22 @@ def read(path: Path, columns: list[str], hint: str) -> tuple[pd.DataFrame, list[
                 if any(row) and (len(row) < len(names) or any(row[len(names) :])):
                     rejected.append((f"{path.name}, row {at}", f"has {len(row)} cells, the header {len(names)}"))
                     row.clear()
+            whole = [row for row in chunk if any(row)]
+            if len(whole) < len(chunk):
+                skipped += [at for at, row in enumerate(chunk, number) if not any(row)]
             number += len(chunk)
-            whole = [row for row in chunk if any(row)]  # without blank rows, as spreadsheets leave them
             for column, at in zip(cells, places, strict=True):
                 part = list(map(str.strip, map(itemgetter(at), whole)))
-                is_repeating = 2 * len(set(part)) < len(
-                    part
-                )  # then each value is kept once, which saves memory and time
+                if not "".join(part).isascii():
+                    part = list(map(nfc, part))
+                is_repeating = 2 * len(set(part)) < len(part)  # then each value is kept once: less memory and time
                 column.extend(map(intern, part) if is_repeating else part)
-    return pd.DataFrame(dict(zip(columns, cells, strict=True)), dtype=object), rejected
+    return pd.DataFrame(dict(zip(columns, cells, strict=True)), index=_numbers(number, skipped), dtype=object), rejected
+
+
+def _numbers(end: int, skipped: list[int]) -> pd.Index:
+    """Rows' numbers, the header's being 1: those from 2 to before `end` but for some."""
+    return pd.Index(np.delete(np.arange(2, end), np.array(skipped, np.int64) - 2)) if skipped else pd.RangeIndex(2, end)
 
 
 def _expect(columns: list[str], found: list[str], path: Path, hint: str) -> None:
@@ -102,10 +120,13 @@ def _rows_of(path: Path) -> "Iterator[Any]":
     reader = None
     try:
         with _opened(path) as file:
-            first = file.readline()
+            start = 0
+            while not (first := file.readline()).strip() and first:  # blank lines before the header
+                start = file.tell()
             if not (first.lower().startswith("sep=") and len(first.strip()) == 5):  # as spreadsheets write it
-                file.seek(0)
-                separator = max(_SEPARATORS, key=lambda each: len(next(csv.reader([first], delimiter=each), [])))
+                lines = [first, *islice(file, _LINES)]
+                file.seek(start)
+                separator = max(_SEPARATORS, key=partial(_fit, lines))
             else:
                 separator = first.strip()[4]
             reader = csv.reader(file, delimiter=separator, strict=True)
@@ -114,9 +135,18 @@ def _rows_of(path: Path) -> "Iterator[Any]":
         raise ListError(f"{path}: can't be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ListError(f"{path}: is not UTF-8 ({error.reason}); save it as CSV in UTF-8") from None
-    except (csv.Error, EOFError) as error:
+    except (csv.Error, EOFError, zlib.error) as error:
         line = f", line {reader.line_num}" if reader else ""
         raise ListError(f"{path}{line}: not a readable CSV: {error}") from None
+
+
+def _fit(lines: list[str], separator: str) -> tuple[bool, float, int]:
+    """How well a separator divides the first lines: into columns at all, into as many everywhere, into many."""
+    try:
+        counts = [len(row) for row in csv.reader(lines, delimiter=separator) if row] or [0]
+    except csv.Error:
+        return False, 0, 0
+    return counts[0] > 1, counts.count(counts[0]) / len(counts), counts[0]
 
 
 def _opened(path: Path) -> IO[str]:
@@ -133,7 +163,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _header(rows: Iterator[list[str]], path: Path) -> list[str]:
-    names = [name.strip() for name in next(rows, [])]
+    names = [printable(nfc(name.strip())) for name in next(rows, [])]
     if not any(names):
         raise ListError(f"{path}: is empty; expected a line with the columns' names, then a line a row")
     return names
@@ -160,4 +190,4 @@ def _as_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    return nfc((value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip())

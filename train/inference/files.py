@@ -66,7 +66,7 @@ def read_list(place: Path, columns: Mapping[str, str], wanted: Sequence[str]) ->
     """The images that a list names, in its order, and what it says of them.
 
     Args:
-        place: of the list. Files are looked up below its folder, by whatever end of their path is there.
+        place: of the list. Files are looked up below its folder, by the end of their path.
         columns: which columns hold path, label and group, where they are called otherwise.
         wanted: of these, the ones to read beside path.
 
@@ -79,11 +79,12 @@ def read_list(place: Path, columns: Mapping[str, str], wanted: Sequence[str]) ->
     names = [columns.get(name, name) for name in ("path", *wanted)]
     rows, broken = tables.read(place, names, _HINT)
     below = {entry.name: entry for entry in _inside(place.parent)}
-    lookup = Lookup(sorted(below))
-    found = []
-    for path in rows[names[0]]:
-        name, reason = lookup.find(path)
-        found.append(below[name]._replace(name=path) if name else Found(place.parent / path, path, reason))
+    paths = rows[names[0]].tolist()
+    files, reasons = Lookup(sorted(below)).find_all(paths)
+    found = [
+        below[name]._replace(name=path) if name else Found(place.parent / path, path, reasons[path])
+        for path, name in zip(paths, files, strict=True)
+    ]
     found += [Found(place.parent / where, where, fault) for where, fault in broken]
     return found, rows[names[1:]].set_axis(list(wanted), axis=1)
 
