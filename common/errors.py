@@ -17,9 +17,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A known name that is like one that isn't, as the end of a message; nothing if none is."""
     by_folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(name.casefold(), by_folded, 1)
-    return f"; did you mean {by_folded[close[0]]}?" if close else ""
+    return f"; did you mean {printable(by_folded[close[0]])}?" if close else ""
 
 
 def first_of(names: Sequence[str], most: int = 12) -> str:
     """The first names of what may be many, for a message."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join([f"{printable(name):.60}" for name in names[:most]]) + (", ..." if len(names) > most else "")

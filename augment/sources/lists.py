@@ -233,8 +233,9 @@ def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None
         fault = next((fault for finding in known if (fault := _likeness(finding, wanted, given))), "")
         if wanted not in known or fault:
             fault = fault or f"and no row has that finding{did_you_mean(wanted, known)}"
-            shown = first_of([f"{printable(finding):.60}" for finding in known])
-            raise ScanError(f"{source}: list.{key} is {wanted!r}, {fault}; the column {given.label} has {shown}")
+            raise ScanError(
+                f"{source}: list.{key} is {wanted!r}, {fault}; the column {printable(given.label)} has {first_of(known)}"
+            )
 
 
 def _likeness(finding: str, wanted: str, given: ListFormat) -> str:
@@ -262,7 +263,7 @@ def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     for column, values in given.where:
         wanted, cells = " or ".join(values), sorted(rows[column].unique())
         if cells and not set(values) & set(cells):
-            shown = first_of([f"{printable(cell):.60}" or "blank" for cell in cells])
+            shown = first_of([cell or "blank" for cell in cells])
             raise ScanError(
                 f"list.where: no row has {wanted} as its {column}{did_you_mean(values[0], cells)}; the column has {shown}"
             )
@@ -364,7 +365,7 @@ def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, 
     named = {column: sorted({*rows[column]} - {""}) for column in (_GROUP, _SPLIT)}
     for column, what in ((_GROUP, "groups"), (_SPLIT, "splits")):
         if len(names := named[column]) > 1:
-            return path, "", "", "", f"its rows name several {what}: {first_of([*map(printable, names)])}", ""
+            return path, "", "", "", f"its rows name several {what}: {first_of(names)}", ""
     if fault := next(filter(None, rows[_FAULT]), ""):
         return path, "", "", "", fault, ""
     found = [Finding(*pair) for pair in zip(rows[_LABEL], rows[_REASON], strict=True)]

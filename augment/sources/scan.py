@@ -113,10 +113,9 @@ def scan(
         raise ScanError(_too_few_classes(source, files, rejected, hint))
     listed = dict(zip(files["source"].tolist(), files["label"].tolist(), strict=True))
     files, faulty = _with_digests(files, folder, executor, progress)
-    first_faulty = {listed[entry.source]: entry for entry in reversed(faulty)}
-    _expect_images(
-        labels, files, first_faulty, source, "take the class out of the list" if list_file else "move the folder away"
-    )
+    fix = "take the class out of the list" if list_file else "move the folder away"
+    by_class = [(listed.get(each.source), each) for each in faulty]
+    _expect_images(labels, files, by_class + [(None, each) for each in rejected], source, fix)
     rejected = sorted([*rejected, *faulty])
     is_dicom = files.pop("format") == "DICOM"
     if is_dicom.any():
@@ -173,13 +172,16 @@ def _with_digests(
 
 
 def _expect_images(
-    labels: Sequence[str], files: pd.DataFrame, faulty: Mapping[str, Rejected], source: Location, fix: str
+    labels: Sequence[str], files: pd.DataFrame, faulty: list[tuple[str | None, Rejected]], source: Location, fix: str
 ) -> None:
-    """Refuse a class none of whose files is an image; `faulty` is the first of each class that isn't."""
+    """Refuse a class none of whose files is an image; `faulty` are those that aren't, with their class as far as known."""
     with_images = set(files["label"])
     for label in labels:
         if label not in with_images:
-            fault = f" ({faulty[label].source}: {faulty[label].reason})" if label in faulty else ""
+            inside = (
+                each for of, each in faulty if label == of or (of is None and label in each.source.split("/")[:-1])
+            )
+            fault = next((f" ({entry.source}: {entry.reason})" for entry in inside), "")
             raise ScanError(f"{source}: class {label}: no readable image{fault}; add images or {fix}")
 
 

@@ -49,11 +49,14 @@ class Lookup:
     def find_all(self, paths: list[str]) -> tuple[list[str], dict[str, str]]:
         """The file of each path, empty where there is none; and of such a path, the reason. Fast for names alone.
 
-        Different paths that only end as one file's does can't all mean it: then none of them does.
+        Different paths that only end as one file's does can't all mean it: then none of them does. Where no path is found,
+        the folder around them may be called otherwise here.
         """
         known = list(map(self._files.by_name.get, paths))
         files, reasons = [file if isinstance(file, str) else "" for file in known], dict[str, str]()
         found = {path: self.find(path) for path, file in zip(paths, files, strict=True) if not file}
+        if not any(files) and not any(match.file for match in found.values()):
+            found |= self._renamed(list(found))
         meant: dict[str, set[str]] = {}
         if any(match.is_end for match in found.values()):
             for path, file in zip(paths, files, strict=True):
@@ -66,6 +69,30 @@ class Lookup:
             if match.reason:
                 reasons[paths[at]] = match.reason
         return files, reasons
+
+    def _renamed(self, paths: list[str]) -> dict[str, Match]:
+        """The files of paths that begin in one folder, which has another name here: `C:/export`, say, and `images`.
+
+        Which one it is most of the paths that end as a file does must agree on, and they must go on in different folders:
+        else a patient's folder that is missing would pass for another patient's.
+        """
+        found: dict[tuple[str, str], dict[str, str]] = {}  # by the folder's names, there and here
+        for path in paths:
+            parts = _parts(path)
+            if match := self._files.longest_end(parts):
+                file, count = match
+                there, here = "/".join(parts[:-count]), file.rsplit("/", count)[0]
+                found.setdefault((there, here), {})[path] = file
+        agreed = max(found.values(), key=len, default={})
+        inner = {
+            _parts(path)[len(there.split("/"))]
+            for (there, _), files in found.items()
+            if files is agreed
+            for path in files
+        }
+        if len(inner) < 2 or 2 * len(agreed) <= sum(map(len, found.values())):
+            return {}
+        return {path: Match(file) for path, file in agreed.items()}
 
 
 class _Ends:
@@ -91,6 +118,13 @@ class _Ends:
             if isinstance(found, list):
                 return Match("", f"may be {found[0]} or {found[1]}; give more of its path")
             return Match(found, is_end=is_end)
+        return None
+
+    def longest_end(self, parts: list[str]) -> tuple[str, int] | None:
+        """The one file that a path has most parts at its end in common with, a folder and a name at least; and how many."""
+        for count in range(min(len(parts), self._depth) - 1, 1, -1):
+            if found := self._by_end(count).get(nfc("/".join(parts[-count:]))):
+                return (found, count) if isinstance(found, str) else None
         return None
 
     def without_endings(self) -> "_Ends":

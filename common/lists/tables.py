@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from common.errors import UserError, did_you_mean, first_of, printable
+from common.errors import UserError, did_you_mean, first_of
 from common.lists import nfc
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _header(rows: Iterator[list[str]], path: Path) -> list[str]:
-    names = [printable(nfc(name.strip())) for name in next(rows, [])]
+    names = [nfc(name.strip()) for name in next(rows, [])]
     if not any(names):
         raise ListError(f"{path}: is empty; expected a line with the columns' names, then a line a row")
     return names

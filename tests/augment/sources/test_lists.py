@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augment.list_format import ListFormat, ListFormatError, resolve
-from augment.recipe import KERMANY
+from augment.recipe import KERMANY, load
 from augment.sources import findings
 from augment.sources.findings import Finding
 from augment.sources.scan import Scan, scan
@@ -193,9 +193,20 @@ def test_no_row_takes_the_file_of_another() -> None:
     missing = "C/train/patient00099/study3/view1_frontal.jpg"
     found, reasons = Lookup(files).find_all([f"C/{files[0]}", missing])
     assert (found, reasons) == ([files[0], ""], {missing: "no such file"})
+    rows = [f"C:/patient00099/study3/view{n}_frontal.jpg" for n in (1, 2)]
+    assert Lookup([*files, "train/patient00007/study3/view2_frontal.jpg"]).find_all(rows)[0] == ["", ""]
+    assert Lookup(["ill/0.png", "ill/1.png"]).find_all(["healthy/0.png", "healthy/1.png"])[0] == ["", ""]
     found, reasons = Lookup(["00.png"]).find_all(["a/00.png", "b/00.png"])
     assert found == ["", ""]
     assert set(reasons.values()) == {"no such file: the one that it ends as is another row's"}
+
+
+def test_the_folder_around_all_may_be_called_otherwise() -> None:
+    """As in a list of another machine; but not where other rows say that it isn't, or only some rows' folder is."""
+    files = [f"pictures/ward{n % 2}/{n}.png" for n in range(4)]
+    rows = [f"C:\\export\\ward{n % 2}\\{n}.png" for n in range(4)]
+    assert Lookup(files).find_all([*rows, "gone.png"]) == ([*files, ""], {"gone.png": "no such file"})
+    assert Lookup(files).find_all([*rows[:2], files[2]])[0] == ["", "", files[2]]
 
 
 @given(
@@ -360,6 +371,145 @@ def test_a_list_that_cannot_be_read_says_why(
         look(write(folder / "l.csv", rows), **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_joined_list_without_a_row_gives_no_class(folder: Path) -> None:
+    """Else a rule for blank cells would give one: neither an image that has no row, nor one whose row is broken."""
+    source = write(
+        folder / "l.csv", [("", "path", "study"), *((str(n), name, f"0{n}") for n, name in enumerate(NAMES))]
+    )
+    write(
+        folder / "j.csv",
+        [
+            ("", "study", "P", "", ""),
+            *((str(9 - n), f"0{n}", str(n % 2), "", "") for n in range(4)),
+            ("4", "04", "1", "", "", "x"),
+        ],
+    )
+    found = look(source, join="j.csv", positive="P", blank="negative")
+    assert found.sources["label"].tolist() == ["no P", "P"] * 2
+    assert reasons(found) == {
+        "04.png": "no row in j.csv of its study",
+        "05.png": "no row in j.csv of its study",
+        "j.csv, row 6": "has 6 cells, the header 5",
+    }
+    write(folder / "j.csv", [("study", "P"), ("4", "1"), ("5", "0")])
+    with pytest.raises(UserError, match=r"j.csv: has no row for any row of the list, by the columns .*, study; rename"):
+        look(source, join="j.csv", positive="P", blank="negative")
+
+
+def test_usual_columns_are_read_beside_a_section(folder: Path) -> None:
+    """A section that says nothing of patients and splits doesn't lose them; a pattern for patients goes before a column."""
+    rows = [
+        ("path", "finding", "Group", "SPLIT"),
+        *((*row, ("train", "test")[int(row[0][1]) > 3]) for row in PLAIN[1:]),
+    ]
+    source = write(folder / "l.csv", rows)
+    found = look(source, label="finding")
+    assert found.sources["group"].tolist() == [f"00{n}" for n in range(6)]
+    assert found.sources["split"].tolist() == ["train"] * 4 + ["test"] * 2
+    by_pattern = scan(source, r"(\d)\d.png", THREADS, list_format=resolve({"label": "finding"}, "r.yaml"))
+    assert by_pattern.sources["group"].tolist() == ["0"] * 6
+
+
+def test_lines_of_split_files_and_rows_without_a_path_are_named(folder: Path) -> None:
+    """A typing error in either loses an image that is meant, so that it is said."""
+    source = write(folder / "l.csv", [*PLAIN, ("", "00", "7"), ("",), ("", "01", "8")])
+    (folder / "train.txt").write_text("00.png\n01.png\n\n02.pgn\n03.png\n", encoding="utf-8")
+    (folder / "test.txt").write_text("04.png\n05.png\n", encoding="utf-8")
+    found = look(source, label="label", split={"train": "train.txt", "test": "test.txt"})
+    assert reasons(found) == {
+        "02.png": "in none of the files of list.split",
+        "train.txt: 02.pgn": "no such file",
+        "l.csv, row 8": "no path",
+        "l.csv, row 10": "no path",
+    }
+
+
+def test_a_row_that_cannot_be_is_not_outvoted(folder: Path) -> None:
+    """An image with a row of an unknown split is no image of the other row's split; blank cells contradict nobody."""
+    rows = [("path", "label", "group", "split"), *((*row, "train") for row in PLAIN[1:])]
+    rows += [("00.png", "00", "000", "holdout"), ("01.png", "01", "", "")]
+    found = look(write(folder / "l.csv", rows))
+    assert reasons(found) == {"00.png": "split is 'holdout', expected one of train, val, test"}
+    assert found.sources.iloc[0].tolist()[:4] == ["01.png", "train", "01", "001"]
+
+
+def test_rules_are_counted(folder: Path) -> None:
+    """How many images have their class by a rule, in the warnings that build, audit and card hold."""
+    cells = ("1", "0", "-1", "-1", "", "0")
+    source = write(folder / "l.csv", [("path", "P"), *zip(NAMES, cells, strict=True)])
+    found = look(source, positive="P", uncertain="positive", blank="negative")
+    assert found.sources["label"].tolist() == ["P", "no P", "P", "P", "no P", "no P"]
+    assert found.warnings == (
+        "2 images count as P because P is uncertain, by the recipe's rule for that",
+        "1 images count as no P because P is blank, by the recipe's rule for that",
+    )
+    same = look(source, label="P", positive="1", uncertain="positive", blank="negative")
+    assert same.sources["label"].tolist() == ["1", "no 1", "1", "1", "no 1", "no 1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        (
+            ["P", "Q|P", "N"],
+            {},
+            "is 'P', and a row has 'Q|P', which may be several findings; say so by list.separator: '|'",
+        ),
+        (["P", "p", "N"], {}, "is 'P', and a row has 'p', which looks the same; mend the list"),
+        (["P", "N", "n"], {"negative": "N"}, "list.negative is 'N', and a row has 'n', which looks the same"),
+        (["x\ny", "z\x1b[31m", "N"], {}, r"the column label has N, x\ny, z\x1b[31m"),
+    ],
+)
+def test_findings_that_would_silently_count_as_others(
+    folder: Path, rows: list[str], settings: dict[str, Any], message: str
+) -> None:
+    """A cell of several findings, or a finding spelt otherwise, is no image without it; nor does a terminal see escapes."""
+    cells = [("path", "label"), *((name, f'"{cell}"') for name, cell in zip(NAMES, rows, strict=False))]
+    with pytest.raises(UserError) as caught:
+        look(write(folder / "l.csv", cells), label="label", positive="P", **settings)
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_separators_and_lists_that_lack_the_reader(folder: Path) -> None:
+    """A header with commas in a name; blank lines before it; a consensus beside lists of several readers."""
+    rows = [("path", "label, by A, B, C"), *(row[:2] for row in PLAIN[1:])]
+    assert len(look(write(folder / "l.tsv", [("",), *rows], separator="\t"), label="label, by A, B, C").sources) == 6
+    (folder / "l.tsv").unlink()
+    write(folder / "a.csv", [("path", "label", "r"), ("00.png", "x", "1"), ("00.png", "y", "1"), ("01.png", "y", "1")])
+    write(folder / "b.csv", [("path", "label"), ("02.png", "x"), ("03.png", "y")])
+    found = look(folder, label="label", several="majority", reader="r", files={"train": "a.csv", "test": "b.csv"})
+    assert found.sources["source"].tolist() == ["01.png", "02.png", "03.png"]
+    assert reasons(found)["00.png"] == "its rows disagree: x, y"
+
+
+def test_damaged_and_typed_lists(folder: Path) -> None:
+    """A .gz that is damaged inside is one line; a Parquet file may hold lists, bytes and names with spaces around."""
+    data = bytearray(gzip.compress("".join(f"{n},x\n" for n in range(9999)).encode()))
+    data[200:260] = b"x" * 60
+    (folder / "l.csv.gz").write_bytes(data)
+    with pytest.raises(ListError, match=r"l.csv.gz.*: not a readable CSV: "):
+        look(folder / "l.csv.gz")
+    polars = pytest.importorskip("polars", reason="python -m pip install -r requirements-parquet.txt")
+    labels = [["P", "q"], ["q"], [], None, ["P"], ["r"]]
+    table = {" path ": [name.encode() for name in NAMES], "Labels": labels}
+    polars.DataFrame(table).write_parquet(folder / "l.parquet")
+    found = look(folder / "l.parquet", label="Labels", separator=",", positive="P")
+    assert found.sources["label"].tolist() == ["P", "no P", "P", "no P"]
+
+
+def test_numbers_of_a_section_are_text(tmp_path: Path) -> None:
+    """`010` is no 8, and `1.10` no 1.1; elsewhere in a recipe numbers stay numbers."""
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "val: 0.1\nlist: {label: 007, positive: 1.10, where: {site: [010, 1e3, 2020-01-01]}}\n", encoding="utf-8"
+    )
+    recipe = load(str(path))
+    assert recipe.list
+    assert (recipe.val, recipe.list.label, recipe.list.positive) == (0.1, "007", "1.10")
+    assert recipe.list.where == (("site", ("010", "1e3", "2020-01-01")),)
 
 
 def test_a_list_in_another_encoding_is_refused(folder: Path) -> None:
