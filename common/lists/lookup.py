@@ -47,23 +47,30 @@ class Lookup:
         return found or Match("", "no such file")
 
     def find_all(self, paths: list[str]) -> tuple[list[str], dict[str, str]]:
-        """The file of each path, empty where there is none; and of such a path, the reason. Fast for names alone.
+        """The file of each path, empty where there is none; and of such a path, the reason. Fast for whole paths and names.
 
         Different paths that only end as one file's does can't all mean it: then none of them does. Where no path is found,
         the folder around them may be called otherwise here.
         """
-        known = list(map(self._files.by_name.get, paths))
-        files, reasons = [file if isinstance(file, str) else "" for file in known], dict[str, str]()
+        reasons: dict[str, str] = {}
+        files = [file if isinstance(file, str) else "" for file in map(self._files.by_end(1).get, paths)]
+        if not all(files):
+            whole = map(self._files.by_end(0).get, paths)
+            files = [file or (at if isinstance(at, str) else "") for file, at in zip(files, whole, strict=True)]
         found = {path: self.find(path) for path, file in zip(paths, files, strict=True) if not file}
         if not any(files) and not any(match.file for match in found.values()):
             found |= self._renamed(list(found))
-        meant: dict[str, set[str]] = {}
+        first: dict[str, str] = {}
+        contested: set[str] = set()
         if any(match.is_end for match in found.values()):
             for path, file in zip(paths, files, strict=True):
-                meant.setdefault(file or found[path].file, set()).add("/".join(_parts(path)))
+                file = file or found[path].file
+                other = first.setdefault(file, path)
+                if other != path and _parts(other) != _parts(path):
+                    contested.add(file)
         for at in [at for at, file in enumerate(files) if not file]:
             match = found[paths[at]]
-            if match.is_end and len(meant[match.file]) > 1:
+            if match.is_end and match.file in contested:
                 match = Match("", "no such file: the one that it ends as is another row's")
             files[at] = match.file
             if match.reason:
@@ -103,14 +110,13 @@ class _Ends:
         self._names, self._files = names, files
         self._by_count: dict[int, dict[str, str | list[str]]] = {}
         self._depth = 1 + max((name.count("/") for name in names), default=0)
-        self.by_name = self._by_end(1)
 
     def find(self, parts: list[str]) -> Match | None:
         """The file that a path of these parts means; None if there is none."""
         for count in range(min(len(parts), self._depth), 0, -1):
             end = nfc("/".join(parts[-count:]))
-            found = self._by_end(count).get(end)
-            whole = self._by_end(0).get(end) if found else None
+            found = self.by_end(count).get(end)
+            whole = self.by_end(0).get(end) if found else None
             is_end = count < len(parts)
             if found is None or (is_end and whole is None):
                 continue
@@ -123,7 +129,7 @@ class _Ends:
     def longest_end(self, parts: list[str]) -> tuple[str, int] | None:
         """The one file that a path has most parts at its end in common with, a folder and a name at least; and how many."""
         for count in range(min(len(parts), self._depth) - 1, 1, -1):
-            if found := self._by_end(count).get(nfc("/".join(parts[-count:]))):
+            if found := self.by_end(count).get(nfc("/".join(parts[-count:]))):
                 return (found, count) if isinstance(found, str) else None
         return None
 
@@ -135,7 +141,7 @@ class _Ends:
         ]
         return _Ends([stem for stem, _ in pairs], [file for _, file in pairs])
 
-    def _by_end(self, count: int) -> dict[str, str | list[str]]:
+    def by_end(self, count: int) -> dict[str, str | list[str]]:
         """The files by the last parts of their names, so many of them; by whole names if that is 0."""
         if count not in self._by_count:
             if count == 1:
