@@ -64,10 +64,10 @@ class Lookup:
         contested: set[str] = set()
         if any(match.is_end for match in found.values()):
             for path, file in zip(paths, files, strict=True):
-                file = file or found[path].file
-                other = first.setdefault(file, path)
+                meant = file or found[path].file
+                other = first.setdefault(meant, path)
                 if other != path and _parts(other) != _parts(path):
-                    contested.add(file)
+                    contested.add(meant)
         for at in [at for at, file in enumerate(files) if not file]:
             match = found[paths[at]]
             if match.is_end and match.file in contested:
