@@ -86,7 +86,7 @@ def read_list(place: Path, columns: Mapping[str, str], wanted: Sequence[str]) ->
         for path, name in zip(paths, files, strict=True)
     ]
     found += [Found(place.parent / where, where, fault) for where, fault in broken]
-    return found, rows[names[1:]].set_axis(list(wanted), axis=1)
+    return found, rows[names[1:]].set_axis(list(wanted), axis=1).reset_index(drop=True)
 
 
 def display_name(path: Path) -> str:
