@@ -7,28 +7,23 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment.list_format import SPLITS, ListFormat, template
+from augment.list_format import SPLITS, ListFormat
 from augment.sources import findings
 from augment.sources.findings import Finding
 from augment.sources.layout import NOTICE, Rejected, ScanError, expect_class_names, files_below, look_of, split_of
+from augment.sources.list_rows import FAULT, GROUP, OWN, PATH, READER, SPLIT, completed, fetched, read_rows
 from common.errors import did_you_mean, first_of, printable
-from common.lists import tables
 from common.lists.lookup import Lookup, Unlisted
 from common.remote import Location, Remote
 
-_OWN = "\0"  # begins the names of columns that are ours; no list has it
-_HINT = "The recipe's section `list` says which columns hold path and label"
+# Why a row has no class, by which rule it has one, and why the recipe doesn't want it.
+_LABEL, _REASON, _RULE, _OUTSIDE = (f"{OWN}{name}" for name in ("label", "reason", "rule", "outside"))
 _NONE = "-"  # the split of an image that is in none of the files of a split
-# Why a row has no class; why the recipe doesn't want it (where); what is wrong with it, whatever other rows of its image say.
-_PATH, _LABEL, _REASON, _RULE, _SPLIT, _GROUP, _READER, _OUTSIDE, _FAULT = (
-    f"{_OWN}{name}" for name in ("path", "label", "reason", "rule", "split", "group", "reader", "outside", "fault")
-)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SEPARATED = re.compile(r"[|;,]")
 
@@ -64,38 +59,16 @@ def read_list(source: Location, given: ListFormat | None, *, has_pattern: bool =
     if isinstance(source, Remote):
         home = source if given.files else source.parent
         with tempfile.TemporaryDirectory() as scratch:
-            local = _fetched(source, home, given, Path(scratch))
+            local = fetched(source, home, given, Path(scratch))
             folder = home if given.images == "." else home / given.images
             below = folder.files() if folder.can_list else None
-            return _read(local, _completed(given, local, has_pattern=has_pattern), folder, below, [])
+            return _read(local, completed(given, local, has_pattern=has_pattern), folder, below, [])
     if given.files and not source.is_dir():
         raise ScanError(f"{source}: list.files names lists in a folder; give --source the folder")
     folder_here = (source if given.files else source.parent) / given.images
     if not folder_here.is_dir():
         raise ScanError(f"{folder_here}: no such folder; list.images says where the images lie, relative to the list")
-    return _read(source, _completed(given, source, has_pattern=has_pattern), folder_here, *files_below(folder_here))
-
-
-def _completed(given: ListFormat, source: Path, *, has_pattern: bool) -> ListFormat:
-    """A format with the columns group and split, in any case, where it names none and each of the lists has them."""
-    headers = [tables.header(source / name) for _, name in given.files] or [tables.header(source)]
-    usual = {name.casefold(): name for name in headers[0] if all(name in names for names in headers)}
-    group = given.group or (None if has_pattern else usual.get("group"))
-    return replace(given, group=group, split=given.split or (None if given.files else usual.get("split")))
-
-
-def _fetched(source: Remote, home: Remote, given: ListFormat, scratch: Path) -> Path:
-    """A local copy of a remote list, or of the folder of lists, with all that is read beside it."""
-    beside = [*given.join, *(name for _, name in given.files)]
-    beside += [name for _, name in given.split] if isinstance(given.split, tuple) else []
-    for name in [*beside, *([] if given.files else [source.name])]:
-        copy = scratch / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            copy.write_bytes((home / name).read())
-        except OSError as error:
-            raise ScanError(f"{home / name}: can't be read: {error.strerror}") from None
-    return scratch if given.files else scratch / source.name
+    return _read(source, completed(given, source, has_pattern=has_pattern), folder_here, *files_below(folder_here))
 
 
 def _read(
@@ -103,26 +76,26 @@ def _read(
 ) -> Listing:
     """Read a list here, whose images lie in a folder with the files `below`, if that can be said."""
     home = source if given.files else source.parent
-    rows, rejected, lists = _rows(source, home, given)
+    rows, rejected, lists = read_rows(source, home, given)
     rows[_LABEL], rows[_REASON], rows[_RULE] = _labels(rows, given)
     _expect_finding(rows, given, source)
-    rows[_OUTSIDE], rows[_FAULT] = _outside(rows, given), _faults(rows, given)
-    columns = [_PATH, _LABEL, _REASON, _RULE, _SPLIT, _GROUP, _READER, _OUTSIDE, _FAULT]
+    rows[_OUTSIDE], rows[FAULT] = _outside(rows, given), _faults(rows, given)
+    columns = [PATH, _LABEL, _REASON, _RULE, SPLIT, GROUP, READER, _OUTSIDE, FAULT]
     rows = rows[columns]  # each copy of another column takes its time
     if isinstance(given.split, str):
-        rows[_SPLIT] = rows[_SPLIT].map(split_of)
+        rows[SPLIT] = rows[SPLIT].map(split_of)
     lookup = Unlisted() if below is None else Lookup(below)
-    paths = rows[_PATH]
-    rows[_PATH], unresolved = _resolved(paths, lookup)
+    paths = rows[PATH]
+    rows[PATH], unresolved = _resolved(paths, lookup)
     rejected += unresolved
-    rows = rows[rows[_PATH] != ""]
+    rows = rows[rows[PATH] != ""]
     if isinstance(given.split, tuple):
-        rows[_SPLIT], unknown = _split_files(rows[_PATH], lookup, home, given.split, set(paths))
+        rows[SPLIT], unknown = _split_files(rows[PATH], lookup, home, given.split, set(paths))
         rejected += unknown
         lists += [home / name for _, name in given.split]
     files, left_out, warnings = _by_image(rows, given)
     expect_class_names(sorted(files["label"].unique()), source)
-    unlisted = _unlisted(below or [], rows[_PATH], lists, folder)
+    unlisted = _unlisted(below or [], rows[PATH], lists, folder)
     return Listing(folder, files, sorted({*rejected, *left_out, *unreadable, *unlisted}), given, warnings)
 
 
@@ -138,74 +111,6 @@ def _seen_from(folder: Location, lists: list[Path]) -> list[str]:
         return [each.name for each in lists]
     home, places = folder.resolve(), [each.resolve() for each in lists]
     return [place.relative_to(home).as_posix() for place in places if place.is_relative_to(home)]
-
-
-def _rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected], list[Path]]:
-    """The rows of the list or lists, with what others join to them, as text; broken rows; and which files were read."""
-    own = [(split, home / name) for split, name in given.files] or [("", source)]
-    others = {home / name: tables.header(home / name) for name in given.join}
-    parts: list[pd.DataFrame] = []
-    rejected: list[Rejected] = []
-    read_by = [path for _, path in own if given.reader in tables.header(path)]
-    for split, path in own:
-        names = tables.header(path)
-        elsewhere = {name for header in others.values() for name in header}
-        keys = [name for name in names if name in elsewhere and name]
-        columns = [name for name in given.columns if name in names or name not in elsewhere]
-        if read_by and path not in read_by:  # a consensus, beside lists of several readers
-            columns.remove(str(given.reader))
-        part, broken = tables.read(path, list(dict.fromkeys([*columns, *keys])), _HINT)
-        part[_FAULT] = ""
-        for other, header in others.items():
-            part = _joined(part, other, header, given.columns, rejected)
-        part[_PATH] = _paths(part, given)
-        rejected += [Rejected(f"{path.name}, row {at}", "no path") for at in part.index[part[_PATH] == ""]]
-        parts.append(part[part[_PATH] != ""].assign(**{_SPLIT: split}))
-        rejected += [Rejected(*each) for each in broken]
-    rows = pd.concat(parts, ignore_index=True)
-    rows[_GROUP] = rows[given.group] if given.group else ""
-    rows[_READER] = rows[given.reader].fillna("") if given.reader else ""
-    if isinstance(given.split, str):
-        rows[_SPLIT] = rows[given.split]
-    return rows, rejected, [*(path for _, path in own), *others]
-
-
-def _joined(
-    rows: pd.DataFrame, path: Path, header: list[str], wanted: list[str], rejected: list[Rejected]
-) -> pd.DataFrame:
-    """Rows with the wanted columns of another list, found by the columns that both have; where it has no row, a fault.
-
-    Raises:
-        ScanError: the two have no column in common, or no value of those; or the other has several rows of one.
-    """
-    keys = [name for name in rows if name in header and name]
-    if not keys:
-        raise ScanError(f"{path}: has no column in common with the list, by which its rows could be joined")
-    added = [name for name in wanted if name in header and name not in keys]
-    other, broken = tables.read(path, [*keys, *added], _HINT)
-    rejected += [Rejected(*each) for each in broken]
-    if (twice := other.duplicated(keys)).any():
-        key = ", ".join(f"{name} {value}" for name, value in zip(keys, other.loc[twice, keys].iloc[0], strict=True))
-        raise ScanError(f"{path}: has several rows of {key}; a list that is joined has one row for each")
-    joined = rows.merge(other, how="left", on=keys, indicator=f"{_OWN}found").set_axis(rows.index)
-    is_missing = joined.pop(f"{_OWN}found") == "left_only"
-    if len(rows) and is_missing.all():
-        raise ScanError(
-            f"{path}: has no row for any row of the list, by the columns that both have, {first_of(keys)}; rename those that "
-            "mean something else, or take the file out of list.join"
-        )
-    joined[_FAULT] = joined[_FAULT].where(~is_missing, f"no row in {path.name} of its {', '.join(keys)}")
-    return joined.fillna("")
-
-
-def _paths(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
-    """The path of each row: a column, or columns put together."""
-    if "{" not in given.path:
-        return rows[given.path]
-    path = pd.Series("", index=rows.index, dtype=object)
-    for before, column, length in template(given.path):
-        path = path + before + (rows[column].str[:length] if column else "")
-    return path
 
 
 def _labels(rows: pd.DataFrame, given: ListFormat) -> list["pd.Series[str]"]:
@@ -274,14 +179,14 @@ def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
 
 def _faults(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     """What is wrong with a row: it lacks one of another list, or its split or group can't be."""
-    faults: dict[str, dict[str, str]] = {_GROUP: {}, _SPLIT: {}}  # of a column, what is wrong with some of its cells
+    faults: dict[str, dict[str, str]] = {GROUP: {}, SPLIT: {}}  # of a column, what is wrong with some of its cells
     if isinstance(given.split, str):
         expected = f"expected one of {', '.join(SPLITS)}"
-        unknown = (name for name in rows[_SPLIT].unique() if name and not split_of(name))
-        faults[_SPLIT] = {name: f"{given.split} is {name!r:.40}, {expected}" for name in unknown}
-    unprintable = filter(_CONTROL.search, rows[_GROUP].unique())
-    faults[_GROUP] = dict.fromkeys(unprintable, "a group with control characters")
-    found = rows[_FAULT]
+        unknown = (name for name in rows[SPLIT].unique() if name and not split_of(name))
+        faults[SPLIT] = {name: f"{given.split} is {name!r:.40}, {expected}" for name in unknown}
+    unprintable = filter(_CONTROL.search, rows[GROUP].unique())
+    faults[GROUP] = dict.fromkeys(unprintable, "a group with control characters")
+    found = rows[FAULT]
     for column, why in faults.items():
         if why:
             found = found.where(found != "", _text((why.get(cell, "") for cell in rows[column].tolist()), rows))
@@ -326,27 +231,27 @@ def _split_files(
 
 def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected], list[str]]:
     """The images of rows whose files were found, those that are left out, with the reason, and where a rule decided."""
-    twice = rows[_PATH].duplicated(keep=False)
+    twice = rows[PATH].duplicated(keep=False)
     inside = rows[_OUTSIDE] == ""
     several = rows[inside & twice]
-    outside = rows[~inside].drop_duplicates(_PATH)
-    outside = outside[~outside[_PATH].isin(several[_PATH])]
-    columns = [_PATH, _SPLIT, _LABEL, _GROUP, _REASON, _RULE]
-    images = rows.loc[inside & ~twice, [*columns, _FAULT]]
-    if (images[_FAULT] != "").any():
-        images[_REASON] = images[_REASON].where(images[_FAULT] == "", images[_FAULT])
-        images[_LABEL] = images[_LABEL].where(images[_FAULT] == "", "")
+    outside = rows[~inside].drop_duplicates(PATH)
+    outside = outside[~outside[PATH].isin(several[PATH])]
+    columns = [PATH, SPLIT, _LABEL, GROUP, _REASON, _RULE]
+    images = rows.loc[inside & ~twice, [*columns, FAULT]]
+    if (images[FAULT] != "").any():
+        images[_REASON] = images[_REASON].where(images[FAULT] == "", images[FAULT])
+        images[_LABEL] = images[_LABEL].where(images[FAULT] == "", "")
     images = images[columns]
     if not several.empty:
-        combined = [_image(str(path), part, given) for path, part in several.groupby(_PATH)]
+        combined = [_image(str(path), part, given) for path, part in several.groupby(PATH)]
         images = pd.concat([images, pd.DataFrame(combined, columns=columns, dtype=object)], ignore_index=True)
-    in_none = images[_SPLIT] == _NONE
+    in_none = images[SPLIT] == _NONE
     images[_REASON] = images[_REASON].where(~in_none, "in none of the files of list.split")
     images[_LABEL] = images[_LABEL].where(~in_none, "")
     left_out = images[images[_LABEL] == ""]
     pairs = [
-        *zip(left_out[_PATH].tolist(), left_out[_REASON].tolist(), strict=True),
-        *zip(outside[_PATH].tolist(), outside[_OUTSIDE].tolist(), strict=True),
+        *zip(left_out[PATH].tolist(), left_out[_REASON].tolist(), strict=True),
+        *zip(outside[PATH].tolist(), outside[_OUTSIDE].tolist(), strict=True),
     ]
     images = images[images[_LABEL] != ""]
     by_rule = Counter(zip(images[_LABEL].tolist(), images[_RULE].tolist(), strict=True))
@@ -355,23 +260,23 @@ def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list
         for (label, rule), count in sorted(by_rule.items())
         if rule
     ]
-    files = images[columns[:4]].sort_values(_PATH, kind="stable", ignore_index=True)
+    files = images[columns[:4]].sort_values(PATH, kind="stable", ignore_index=True)
     files = files.set_axis(["source", "split", "label", "group"], axis=1)
     return files, [Rejected(*pair) for pair in pairs], warnings
 
 
 def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, str, str, str, str]:
     """An image that several rows are about: path, split, label, group, the reason if it has no label, and the rule."""
-    named = {column: sorted({*rows[column]} - {""}) for column in (_GROUP, _SPLIT)}
-    for column, what in ((_GROUP, "groups"), (_SPLIT, "splits")):
+    named = {column: sorted({*rows[column]} - {""}) for column in (GROUP, SPLIT)}
+    for column, what in ((GROUP, "groups"), (SPLIT, "splits")):
         if len(names := named[column]) > 1:
             return path, "", "", "", f"its rows name several {what}: {first_of(names)}", ""
-    if fault := next(filter(None, rows[_FAULT]), ""):
+    if fault := next(filter(None, rows[FAULT]), ""):
         return path, "", "", "", fault, ""
     found = [Finding(*pair) for pair in zip(rows[_LABEL], rows[_REASON], strict=True)]
-    label, reason, _ = findings.combine(found, rows[_READER].tolist(), given)
+    label, reason, _ = findings.combine(found, rows[READER].tolist(), given)
     rules = {rule for rule, of_row in zip(rows[_RULE], rows[_LABEL], strict=True) if of_row == label}
-    split, group = (next(iter(named[column]), "") for column in (_SPLIT, _GROUP))
+    split, group = (next(iter(named[column]), "") for column in (SPLIT, GROUP))
     return path, split, label, group, reason, min(rules, default="")
 
 
