@@ -7,16 +7,15 @@ What a message says is of our own words: a header holds whom the image shows.
 """
 
 import io
-import logging
-import struct
-import zlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from common.images import memory
+from common.images.dicom_file import expect_frame, read
 from common.images.formats import UnreadableImage
 from common.images.notes import FEW_BITS
 from common.images.pictures import Picture, Pixels, gray_if_equal
@@ -27,14 +26,12 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-_PREAMBLE = 132
-_INFLATED = 2**26  # bytes that a deflated file may have beside those of its pixels
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _ASPECTS = 8  # the most that a pixel may be longer than wide, or wider than long
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-# Else warnings of headers, with their values, are printed.
-logging.getLogger("pydicom").addHandler(logging.NullHandler())
-logging.getLogger("pydicom").propagate = False
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+# Those that DICOM has and pydicom gives as they are stored. Any other value isn't named: it may be anything.
+_OTHER = ("ARGB", "CMYK", "HSV", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
+_SEVERAL = "holds {} images; save the one to use as a file of its own"
 
 
 class Declared(NamedTuple):
@@ -46,14 +43,14 @@ class Declared(NamedTuple):
     height: int
 
 
-def declared(data: bytes) -> Declared:
-    """Read what a DICOM file declares. `data` may end with the header.
+def declared(file: BinaryIO) -> Declared:
+    """Read what a DICOM file declares. It may end with the header, and no more than that is read.
 
     Raises:
         UnreadableImage: it holds no image, or several.
     """
     with _faults():
-        return _declared(_dataset(data, 2**20, stop_before_pixels=True), has_pixels=False)
+        return _declared(read(file, 0, stop_before_pixels=True), has_pixels=False)
 
 
 def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
@@ -71,19 +68,22 @@ def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
     from pydicom.pixels.utils import pixel_array
 
     with _faults():
-        dataset = _dataset(data, max_pixels)
+        dataset = read(io.BytesIO(data), max_pixels)
         found = _declared(dataset)
         if found.width * found.height > max_pixels:
             raise UnreadableImage(
                 f"declares {found.width} x {found.height} pixels, more than the limit of {max_pixels:,}"
             )
-        _expect_frame(dataset, found)
+        expect_frame(dataset, found.width, found.height)
         stored = pixel_array(dataset)
+        _expect_one_image(stored, found, _samples(dataset))
         if dataset.PhotometricInterpretation in _MONOCHROME:
             gray, note = _gray(stored, dataset, value_range)
             largest = float(stored.max()) if found.bits > 8 else None
             return Picture(_square(gray, dataset, max_pixels), largest, (note,) if note else ())
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            if "AlphaPaletteColorLookupTableDescriptor" in dataset:
+                raise UnreadableImage("a palette with alpha, which is not decoded; save the image as RGB")
             stored = apply_color_lut(stored, dataset)
             bits = 8 * stored.dtype.itemsize
         else:
@@ -102,28 +102,12 @@ def _faults() -> "Iterator[None]":
     except ImportError:
         raise UnreadableImage("DICOM needs packages: python -m pip install -r requirements-dicom.txt") from None
     except Exception as error:  # decoders' and parsers' of all sorts
-        raise UnreadableImage(f"damaged DICOM, or of a kind that is not decoded ({type(error).__name__})") from None
-
-
-def _dataset(data: bytes, max_pixels: int, *, stop_before_pixels: bool = False) -> "Dataset":
-    import pydicom
-
-    if _DEFLATED in data[:1024]:
-        _expect_little_when_inflated(data, max_pixels)
-    return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=stop_before_pixels)
-
-
-def _expect_little_when_inflated(data: bytes, max_pixels: int) -> None:
-    """Refuse a deflated file that grows to more than its pixels can need, before pydicom inflates all of it."""
-    length = struct.unpack_from("<I", data, _PREAMBLE + 8)[0]  # of the file's meta information
-    most = _INFLATED + 6 * max_pixels
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    rest, size = data[_PREAMBLE + 12 + length :], 0
-    while rest and not inflater.eof:
-        size += len(inflater.decompress(rest, 2**20))
-        rest = inflater.unconsumed_tail
-        if size > most:
-            raise UnreadableImage(f"inflates to more than {most:,} bytes")
+        if memory.is_lack(error):
+            raise MemoryError from None
+        kind = type(error).__name__
+        # Some decoders call a lack of memory "broken data", which the caller looks into where there is a cause. It isn't
+        # the error itself: that may hold values of the header, and a traceback would print it.
+        raise UnreadableImage(f"damaged DICOM, or of a kind that is not decoded ({kind})") from RuntimeError(kind)
 
 
 def _declared(dataset: "Dataset", *, has_pixels: bool = True) -> Declared:
@@ -133,43 +117,32 @@ def _declared(dataset: "Dataset", *, has_pixels: bool = True) -> Declared:
         raise UnreadableImage(f"DICOM without pixels{f' ({kind})' if kind and kind[0].isalpha() else ''}")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise UnreadableImage(f"holds {frames} images; save the one to use as a file of its own")
+        raise UnreadableImage(_SEVERAL.format(frames))
+    _samples(dataset)
     is_gray = dataset.PhotometricInterpretation in _MONOCHROME
     return Declared("L" if is_gray else "RGB", int(dataset.BitsStored), int(dataset.Columns), int(dataset.Rows))
 
 
-def _expect_frame(dataset: "Dataset", found: Declared) -> None:
-    """Refuse a compressed frame that is larger than the header says: its decoder would take the memory for it."""
-    from pydicom.encaps import get_frame
+def _samples(dataset: "Dataset") -> int:
+    """How many samples a pixel has by its photometric interpretation, if that is one that is decoded."""
+    kind = str(dataset.PhotometricInterpretation)
+    if kind in (*_MONOCHROME, "PALETTE COLOR"):
+        return 1
+    if kind in _COLOUR:
+        return 3
+    raise UnreadableImage(f"{kind if kind in _OTHER else 'unknown'} photometric interpretation; save the image as RGB")
 
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+
+def _expect_one_image(stored: NDArray[Any], found: Declared, samples: int) -> None:
+    """Refuse what was decoded to anything but the image that the header declares."""
+    shape = (found.height, found.width) if samples == 1 else (found.height, found.width, samples)
+    if stored.shape == shape:
         return
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    size = _size_of(frame)
-    if size and size != (found.width, found.height):
-        raise UnreadableImage(
-            f"its frame is of {size[0]} x {size[1]} pixels, its header says {found.width} x {found.height}"
-        )
-
-
-def _size_of(frame: bytes) -> tuple[int, int] | None:
-    """Width and height that a JPEG, JPEG-LS or JPEG 2000 code stream declares; nothing of any other."""
-    if (at := frame.find(b"\xff\x4f\xff\x51", 0, 2**16)) >= 0:  # JPEG 2000: SIZ follows SOC
-        right, bottom, left, top = struct.unpack_from(">4I", frame, at + 8)
-        return right - left, bottom - top
-    if not frame.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:  # fill
-            at += 1
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame header
-            height, width = struct.unpack_from(">2H", frame, at + 5)
-            return width, height
-        else:
-            at += 2 + int.from_bytes(frame[at + 2 : at + 4])
-    return None
+    if stored.shape[1:] == shape:
+        raise UnreadableImage(_SEVERAL.format(len(stored)))
+    raise UnreadableImage(
+        f"decodes to an array of {' x '.join(map(str, stored.shape))}, its header says {' x '.join(map(str, shape))}"
+    )
 
 
 def _gray(stored: NDArray[Any], dataset: "Dataset", value_range: Range | None) -> tuple[Pixels, str]:
