@@ -1,12 +1,13 @@
 """Bytes of a DICOM file -> the picture, by pydicom and the decoders of requirements-dicom.txt.
 
-Stored values go through the modality LUT, then through the VOI LUT or window (the first), then MONOCHROME1 is inverted, as
-DICOM PS3.3 C.11 has it. All of that is done to each possible stored value once, and the pixels are looked up.
+Stored values go through the modality LUT, then through the VOI LUT or window (the first), as `dicom_lut` has it, then
+MONOCHROME1 is inverted. All of that is done to each possible stored value once, and the pixels are looked up.
 
 What a message says is of our own words: a header holds whom the image shows.
 """
 
 import io
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from common.images import memory
 from common.images.dicom_file import expect_frame, read
+from common.images.dicom_lut import displayed, has_window, palette_colours, spacing_of, stored_range
 from common.images.formats import UnreadableImage
 from common.images.notes import FEW_BITS
 from common.images.pictures import Picture, Pixels, gray_if_equal
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _ASPECTS = 8  # the most that a pixel may be longer than wide, or wider than long
+_SHAPES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")  # height and width of a pixel
+_UNEVEN = 0.01  # the least by which sides that were measured differ
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 # Those that DICOM has and pydicom gives as they are stored. Any other value isn't named: it may be anything.
@@ -64,7 +68,6 @@ def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
     Raises:
         UnreadableImage: no image, several frames, damaged, or of a kind that the installed packages don't decode.
     """
-    from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
     with _faults():
@@ -74,6 +77,7 @@ def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
             raise UnreadableImage(
                 f"declares {found.width} x {found.height} pixels, more than the limit of {max_pixels:,}"
             )
+        _expect_low_bits(dataset)
         expect_frame(dataset, found.width, found.height)
         stored = pixel_array(dataset)
         _expect_one_image(stored, found, _samples(dataset))
@@ -82,13 +86,10 @@ def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
             largest = float(stored.max()) if found.bits > 8 else None
             return Picture(_square(gray, dataset, max_pixels), largest, (note,) if note else ())
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            if "AlphaPaletteColorLookupTableDescriptor" in dataset:
-                raise UnreadableImage("a palette with alpha, which is not decoded; save the image as RGB")
-            stored = apply_color_lut(stored, dataset)
-            bits = 8 * stored.dtype.itemsize
+            values = _values(stored, dataset)
+            colour = _looked_up(palette_colours(values, dataset), stored, int(values[0]))
         else:
-            bits = found.bits
-        colour = stored if bits == 8 else np.rint(stored * (255 / (2**bits - 1)))
+            colour = stored if found.bits == 8 else np.rint(stored * (255 / (2**found.bits - 1)))
         return Picture(_square(gray_if_equal(colour.astype(np.uint8)), dataset, max_pixels))
 
 
@@ -145,73 +146,69 @@ def _expect_one_image(stored: NDArray[Any], found: Declared, samples: int) -> No
     )
 
 
-def _gray(stored: NDArray[Any], dataset: "Dataset", value_range: Range | None) -> tuple[Pixels, str]:
-    """Gray levels of stored values, and a note where they use little of the range that stands for black to white."""
-    low, high = int(stored.min()), int(stored.max())
-    bits = int(dataset.BitsStored)
-    least, most = _stored_range(dataset) if bits <= 16 else (0, 0)
+def _expect_low_bits(dataset: "Dataset") -> None:
+    """Refuse samples that stand elsewhere than in the low bits, as retired ones did, with an overlay in the others."""
+    from pydicom.uid import RLELossless
+
+    syntax, bits = dataset.file_meta.TransferSyntaxUID, int(dataset.BitsStored)
+    high = int(dataset.get("HighBit") or bits - 1)
+    if high != bits - 1 and (syntax == RLELossless or not syntax.is_encapsulated):  # other decoders place them
+        raise UnreadableImage(f"HighBit {high}, expected {bits - 1} for {bits} stored bits; save it with these")
+
+
+def _values(stored: NDArray[Any], dataset: "Dataset") -> NDArray[np.int64]:
+    """All values that the stored ones can have, and those that they have: what is done to a pixel is done to these once."""
+    low, high, bits = int(stored.min()), int(stored.max()), int(dataset.BitsStored)
+    least, most = stored_range(dataset) if bits <= 16 else (0, 0)
     first, last = min(low, least), max(high, most)
     if last - first >= 2**17:
         raise UnreadableImage(f"{bits}-bit samples, of which more than 16 bits are used")
-    values, span = _displayed(np.arange(first, last + 1), dataset, value_range)
-    levels = np.rint(np.clip((values - span.low) * (255 / (span.high - span.low)), 0, 255)).astype(np.uint8)
+    return np.arange(first, last + 1)
+
+
+def _looked_up(levels: Pixels, stored: NDArray[Any], first: int) -> Pixels:
+    """The level of each pixel, of which the first is that of the stored value `first`."""
+    return levels[stored if first == 0 else stored.astype(np.int64) - first]
+
+
+def _gray(stored: NDArray[Any], dataset: "Dataset", value_range: Range | None) -> tuple[Pixels, str]:
+    """Gray levels of stored values, and a note where they use little of the range that stands for black to white."""
+    bits, is_windowed = int(dataset.BitsStored), value_range is not None or has_window(dataset)
+    if bits > 16 and not is_windowed:  # of most such images the full range would be black
+        raise UnreadableImage(f"{bits}-bit samples without a window; give value_range in the recipe")
+    values = _values(stored, dataset)
+    shown, span = displayed(values, dataset, value_range)
+    levels = np.rint(np.clip((shown - span.low) * (255 / (span.high - span.low)), 0, 255)).astype(np.uint8)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         levels = 255 - levels
-    gray = levels[stored if first == 0 else stored.astype(np.int64) - first]
-    is_few = bits > 8 and value_range is None and not _has_window(dataset) and 4 * (high - min(0, low)) <= last - first
-    return gray, FEW_BITS if is_few else ""
-
-
-def _stored_range(dataset: "Dataset") -> tuple[int, int]:
-    """The least and the largest value that the stored bits can hold."""
-    bits, is_signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
-    return -(2 ** (bits - 1)) if is_signed else 0, 2 ** (bits - is_signed) - 1
-
-
-def _displayed(
-    values: NDArray[Any], dataset: "Dataset", value_range: Range | None
-) -> tuple[NDArray[np.float64], Range]:
-    """Stored values after modality LUT and VOI LUT or window, and which results are black and white."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-
-    scaled = apply_modality_lut(values, dataset)
-    span = Range(float(min(scaled[0], scaled[-1])), float(max(scaled[0], scaled[-1])))
-    if "ModalityLUTSequence" in dataset:
-        span = Range(0, 2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    if value_range is None and _has_window(dataset):
-        shown = apply_voi_lut(scaled, dataset)
-        if "VOILUTSequence" in dataset:
-            return shown.astype(np.float64), Range(0, 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-        # A window's results span what the stored bits can hold, as pydicom's apply_windowing has it.
-        if "ModalityLUTSequence" not in dataset:
-            low, high = sorted(apply_modality_lut(np.array(_stored_range(dataset)), dataset).tolist())
-            span = Range(float(low), float(high))
-        return shown.astype(np.float64), span
-    span = value_range or span
-    if not span.low < span.high:
-        raise UnreadableImage("its modality LUT leaves no difference between black and white")
-    return scaled.astype(np.float64), span
-
-
-def _has_window(dataset: "Dataset") -> bool:
-    """Whether a file says how it is to be shown; a width that can't be is none."""
-    if dataset.get("VOILUTSequence"):
-        return True
-    width = dataset.get("WindowWidth")
-    width = width[0] if isinstance(width, (list, tuple)) or hasattr(width, "append") else width
-    return dataset.get("WindowCenter") not in (None, "") and width not in (None, "") and float(width) >= 1
+    used = int(stored.max()) - min(0, int(stored.min()))
+    is_few = bits > 8 and not is_windowed and 4 * used <= values[-1] - values[0]
+    return _looked_up(levels, stored, int(values[0])), FEW_BITS if is_few else ""
 
 
 def _square(image: Pixels, dataset: "Dataset", max_pixels: int) -> Pixels:
     """An image whose pixels aren't square as one whose are."""
-    ratio = dataset.get("PixelAspectRatio")
-    if not ratio or len(ratio) != 2 or ratio[0] == ratio[1] or min(ratio) <= 0:
+    factor = _height_to_width(dataset)
+    if factor == 1:
         return image
     height, width = image.shape[:2]
-    factor = float(ratio[0]) / float(ratio[1])  # of a pixel's height to its width
-    if not 1 / _ASPECTS <= factor <= _ASPECTS:
-        raise UnreadableImage(f"declares pixels of {ratio[0]} : {ratio[1]}, which no image has")
     size = (width, round(height * factor)) if factor > 1 else (round(width / factor), height)
     if size[0] * size[1] > max_pixels:
-        return image
+        raise UnreadableImage(
+            f"with square pixels it has {size[0]} x {size[1]}, more than the limit of {max_pixels:,} pixels"
+        )
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _height_to_width(dataset: "Dataset") -> float:
+    """How high a pixel is to its width, by the first element that says so."""
+    for keyword in _SHAPES:
+        ratio = spacing_of(dataset, keyword)
+        if not isinstance(ratio, Sequence) or len(ratio) != 2 or min(ratio) <= 0:
+            continue
+        factor = float(ratio[0]) / float(ratio[1])
+        if not 1 / _ASPECTS <= factor <= _ASPECTS:
+            raise UnreadableImage(f"declares pixels of {ratio[0]} : {ratio[1]}, which no image has")
+        # Spacings are measured: of square pixels too they may differ in the last digits.
+        return factor if keyword == "PixelAspectRatio" or abs(factor - 1) >= _UNEVEN else 1.0
+    return 1.0
