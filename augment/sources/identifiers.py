@@ -66,7 +66,7 @@ def names_patient(path: str, patient: Identifiers, ordinary: Collection[str]) ->
     for name in patient.names:
         for written in folded(name).split("="):  # in Latin letters, ideographic, phonetic
             words = [word for word in _BETWEEN.split(written) if word and word not in ordinary]
-            joined = ("".join(words), "".join(reversed(words)))
+            joined = ("".join(words), "".join(reversed(words))) if len(words) > 1 else ()
             if any(_holds(places, each, ordinary) for each in joined) or _has_words(places, words):
                 return True
     return False

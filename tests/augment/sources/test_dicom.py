@@ -1,5 +1,7 @@
 """Sets of DICOM files: patients by a keyed hash, and no identifier anywhere."""
 
+import subprocess
+import sys
 import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from tests.augment.conftest import Call
 
 pytest.importorskip("pydicom", reason="python -m pip install -r requirements-dicom.txt")
 
-from tests.common.images.test_dicom import dataset, gray, saved  # if pydicom is there
+from tests.common.images.test_dicom import dataset, deflated, gray, saved  # if pydicom is there
 
 RECIPE = "size: 32\nper_class: 12\ngroup_tag: PatientID\ntransforms: [HorizontalFlip]\n"
 SECRETS = (b"MRN", b"Weiss", b"Anna", b"19700101", b"Praxis")
@@ -121,7 +123,7 @@ def test_names_are_found_however_they_are_written(
 
 def test_words_of_folders_are_no_names(clinic: Path, call: Call) -> None:
     """Nor those of classes, nor what stands for nobody, nor a short word alone."""
-    names = ("Well^Anna", "Anonymous Patient", "Ward^Jo", "Li^Ill", "Sele^A")
+    names = ("Well^Anna", "Anonymous Patient", "Ward^Jo", "Ward", "Li^Ill", "Sele^A")
     for number, name in enumerate(names):
         file = clinic / "source" / "well" / "selected towards" / f"patient_li{number}.dcm"
         file.parent.mkdir(exist_ok=True)
@@ -175,6 +177,28 @@ def test_a_header_that_cannot_be_read_takes_its_file_out(clinic: Path) -> None:
         found = read_headers(clinic / "source", ["ill/gone.dcm"], [""], ["ill"], None, threads, lambda *_: None)
     assert found.unread == ["can't be read: No such file or directory"]
     assert not found.warnings
+
+
+LACKING = """
+import resource, sys
+from pathlib import Path
+from augment.sources.dicom_tags import GroupTag, _header
+import pydicom
+held = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (held + 20 * 2**20, resource.RLIM_INFINITY))
+try:
+    _header(Path(sys.argv[1]), ("scan.dcm", ""), GroupTag("PatientID", b"a secret of the clinic's own"), ())
+except MemoryError as error:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_lack_of_memory_takes_no_image_from_its_patient(tmp_path: Path) -> None:
+    """It stops the scan, or a patient's images would be of several groups."""
+    (tmp_path / "scan.dcm").write_bytes(deflated(dataset(gray()), 100))
+    done = subprocess.run([sys.executable, "-c", LACKING, str(tmp_path)], capture_output=True, check=True)
+    assert done.stdout.strip() == b"MemoryError"
 
 
 def test_an_id_for_each_image_is_warned_of(clinic: Path, call: Call) -> None:
