@@ -6,21 +6,26 @@ No value of a header leaves this module: not in a message, and not as a group bu
 import hashlib
 import hmac
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from augment.recipe import Recipe
+from augment.sources.identifiers import Identifiers, is_patient, names_patient, ordinary_words
 from augment.sources.layout import ScanError
+from common.images import memory
+from common.images.dicom_file import read
 from common.remote import Location, Remote
 from common.workers.dispatch import in_order
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 _LEAST_KEY, _HASH = 16, 16  # bytes of a key; hex digits of a group
 _BATCH = 32  # files a task
-_LEAST_NAME = 4  # characters of an ID or a part of a name that a path is searched for
 _READ = ["PatientID", "PatientName", "BurnedInAnnotation", "PatientIdentityRemoved"]
 
 
@@ -35,10 +40,24 @@ class _Header(NamedTuple):
     group: str  # hashed; empty where the tag has no value
     burned_in: str  # yes, no, or nothing
     is_anonymous: bool
-    names_patient: bool  # its path holds an ID or a name of the header
+    names_patient: bool = False  # its path holds an ID or a name of the header
+    given_patient: bool = False  # and so does the group that it was given
+    unread: str = ""  # why the file can't be read
 
 
-_DAMAGED = _Header("", "", is_anonymous=True, names_patient=False)
+class Headers(NamedTuple):
+    """What the headers of some DICOM files say, in their order.
+
+    `groups` are empty where there is no tag, or no value. `unread` says why a file can't be read, and is empty of those
+    that can, damaged ones too: decoding says so of them. `warnings` are what to know of them all.
+    """
+
+    groups: list[str]
+    unread: list[str]
+    warnings: list[str]
+
+
+_DAMAGED = _Header("", "", is_anonymous=True)
 
 
 def group_tag(recipe: Recipe, key_file: str | PathLike[str] | None) -> GroupTag | None:
@@ -64,24 +83,28 @@ def group_tag(recipe: Recipe, key_file: str | PathLike[str] | None) -> GroupTag 
     return GroupTag(recipe.group_tag, key)
 
 
-def groups_and_warnings(
+def read_headers(
     folder: Location,
     names: Sequence[str],
+    given: Sequence[str],
+    labels: Collection[str],
     tag: GroupTag | None,
     executor: Executor,
     progress: Callable[[int, int], None],
-) -> tuple[list[str], list[str]]:
-    """The group of each of some DICOM files (empty where there is no tag, or no value), and what to know of them all.
+) -> Headers:
+    """Whom some DICOM files show, and what their headers don't rule out.
 
     Args:
         folder: what the names are relative to.
         names: of the files.
+        given: the group of each by its name or a list, which counts where the tag gives none.
+        labels: the classes, whose words in a path are nobody's name.
         tag: whom they show.
         executor: reads; a cluster's workers get the key, and never hand an identifier back.
         progress: called with (files done, files in all).
 
     Raises:
-        ScanError: pydicom isn't installed, no such tag, or paths that hold the IDs or names of patients.
+        ScanError: pydicom isn't installed, no such tag, or paths or groups that hold the IDs or names of patients.
     """
     try:
         from pydicom.datadict import tag_for_keyword
@@ -89,36 +112,69 @@ def groups_and_warnings(
         raise ScanError("DICOM needs packages: python -m pip install -r requirements-dicom.txt") from None
     if tag and tag_for_keyword(tag.keyword) is None:
         raise ScanError(f"group_tag {tag.keyword!r} is no DICOM keyword, such as PatientID")
-    read = partial(_header, folder, tag=tag)
-    headers = in_order(read, names, executor, str, lambda *_: _DAMAGED, size=_BATCH, progress=progress)
+    read_one = partial(_header, folder, tag=tag, ordinary=ordinary_words(labels))
+    files = list(zip(names, given, strict=True))
+    headers = in_order(
+        read_one, files, executor, lambda file: file[0], lambda *_: _DAMAGED, size=_BATCH, progress=progress
+    )
+    _expect_nobody_named(headers, folder, tag)
+    groups, unread = [header.group for header in headers], [header.unread for header in headers]
+    return Headers(groups, unread, _warnings([header for header in headers if not header.unread], tag))
+
+
+def _expect_nobody_named(headers: Sequence[_Header], folder: Location, tag: GroupTag | None) -> None:
+    """Refuse what would go into the manifest in clear."""
     if named := sum(header.names_patient for header in headers):
         raise ScanError(
             f"{folder}: the paths of {named:,} DICOM files hold the ID or name of their patient, which manifest and file names "
             "would repeat; rename files and folders, or de-identify them and say so in PatientIdentityRemoved"
         )
-    return [header.group for header in headers], _warnings(headers, tag)
+    if given := sum(header.given_patient for header in headers):
+        how = "give them the tag" if tag else "group by group_tag: PatientID and --group-key, which hashes it"
+        raise ScanError(
+            f"{folder}: the groups of {given:,} DICOM files, by list or name, hold the ID or name of their patient, which the "
+            f"manifest would repeat; {how}, or de-identify the files and say so in PatientIdentityRemoved"
+        )
 
 
-def _header(folder: Location, name: str, tag: GroupTag | None) -> _Header:
-    import pydicom
-
+def _header(folder: Location, file: tuple[str, str], tag: GroupTag | None, ordinary: Collection[str]) -> _Header:
+    """What is to know of a file, of this name and with this group so far."""
+    name, given = file
     wanted = [*_READ, *([tag.keyword] if tag else [])]
     try:
-        place = folder / name
-        file = io.BytesIO(place.read()) if isinstance(place, Remote) else place
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted)
+        dataset = _read(folder / name, wanted)
         is_anonymous = str(dataset.get("PatientIdentityRemoved") or "").upper() == "YES"
-        identifiers = [str(dataset.get("PatientID") or ""), *str(dataset.get("PatientName") or "").split("^")]
-        path = name.casefold()
-        names_patient = any(
-            len(each) >= _LEAST_NAME and each.casefold() in path for each in map(str.strip, identifiers)
-        )
         value = str(dataset.get(tag.keyword) or "").strip() if tag else ""
         burned_in = str(dataset.get("BurnedInAnnotation") or "").lower()
-    except Exception:  # a damaged header of any kind: decoding will say so of the file
+        patient = Identifiers(
+            [*_values(dataset, "PatientID"), *(_values(dataset, tag.keyword) if tag else [])],
+            _values(dataset, "PatientName"),
+        )
+        is_named = not is_anonymous and names_patient(name, patient, ordinary)
+        is_given = not is_anonymous and not value and is_patient(given, patient, ordinary)
+    except OSError as error:  # nothing is known of whom it shows, so that it can't be in a set
+        return _DAMAGED._replace(unread=f"can't be read: {error.strerror or type(error).__name__}")
+    except Exception as error:  # a damaged header of any kind: decoding will say so of the file
+        if memory.is_lack(error):
+            raise MemoryError from None  # else a patient's images would be of several groups
         return _DAMAGED
     group = hmac.new(tag.key, value.encode(), hashlib.sha256).hexdigest()[:_HASH] if tag and value else ""
-    return _Header(group, burned_in, is_anonymous, names_patient and not is_anonymous)
+    return _Header(group, burned_in, is_anonymous, is_named, is_given)
+
+
+def _read(place: Location, wanted: Sequence[str]) -> "Dataset":
+    if isinstance(place, Remote):
+        return read(io.BytesIO(place.read()), 0, stop_before_pixels=True, tags=wanted)
+    with place.open("rb") as file:
+        return read(file, 0, stop_before_pixels=True, tags=wanted)
+
+
+def _values(dataset: "Dataset", keyword: str) -> list[str]:
+    """The values of an element as text, of which it may have several."""
+    from pydicom.multival import MultiValue
+
+    value = dataset.get(keyword)
+    return [str(each) for each in (value if isinstance(value, MultiValue) else [value]) if each]
 
 
 def _warnings(headers: Sequence[_Header], tag: GroupTag | None) -> list[str]:

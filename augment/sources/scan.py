@@ -18,7 +18,7 @@ import pandas as pd
 
 from augment.list_format import ListFormat
 from augment.recipe import KERMANY
-from augment.sources.dicom_tags import GroupTag, groups_and_warnings
+from augment.sources.dicom_tags import GroupTag, read_headers
 from augment.sources.groups import find_groups, groups_of_list
 from augment.sources.layout import NOTICE, Rejected, ScanError, read_layout, suggest
 from augment.sources.lists import read_list
@@ -86,7 +86,7 @@ def scan(
 
     Raises:
         ScanError: no such folder or list, fewer than two classes with images in them, a class without any, or as
-            `read_layout`, `read_list` and `groups_and_warnings` have it.
+            `read_layout`, `read_list` and `read_headers` have it.
     """
     list_file: Location | None = None
     warnings: list[str] = []
@@ -113,21 +113,31 @@ def scan(
         raise ScanError(_too_few_classes(source, files, rejected, hint))
     listed = dict(zip(files["source"].tolist(), files["label"].tolist(), strict=True))
     files, faulty = _with_digests(files, folder, executor, progress)
+    has_dicom = bool((files["format"] == "DICOM").any())
+    if has_dicom:
+        files, unread, of_headers = _grouped_by_headers(files, folder, group_tag, executor, progress)
+        faulty, warnings = [*faulty, *unread], [*warnings, *of_headers]
     fix = "take the class out of the list" if list_file else "move the folder away"
     by_class = [(listed.get(each.source), each) for each in faulty]
     _expect_images(labels, files, by_class + [(None, each) for each in rejected], source, fix)
     rejected = sorted([*rejected, *faulty])
-    is_dicom = files.pop("format") == "DICOM"
-    if is_dicom.any():
-        names = files.loc[is_dicom, "source"].tolist()
-        groups, of_headers = groups_and_warnings(folder, names, group_tag, executor, progress)
-        by_header = pd.Series(groups, index=files.index[is_dicom], dtype=object)
-        files.loc[is_dicom, "group"] = by_header.where(by_header != "", files.loc[is_dicom, "group"])
-        warnings = [*warnings, *of_headers]
-    tag = group_tag.keyword if group_tag and is_dicom.any() else ""
-    return Scan(
-        files, rejected, _notice(folder), folder, list_file, list_format, bool(is_dicom.any()), tag, tuple(warnings)
-    )
+    tag = group_tag.keyword if group_tag and has_dicom else ""
+    files = files.drop(columns="format")
+    return Scan(files, rejected, _notice(folder), folder, list_file, list_format, has_dicom, tag, tuple(warnings))
+
+
+def _grouped_by_headers(
+    files: pd.DataFrame, folder: Location, tag: GroupTag | None, executor: Executor, progress: Progress
+) -> tuple[pd.DataFrame, list[Rejected], list[str]]:
+    """Files with the groups that the headers of the DICOM files among them have; those that can't be read; and warnings."""
+    is_dicom = files["format"] == "DICOM"
+    names, given = files.loc[is_dicom, "source"].tolist(), files.loc[is_dicom, "group"].tolist()
+    found = read_headers(folder, names, given, set(files["label"]), tag, executor, progress)
+    groups = [group or before for group, before in zip(found.groups, given, strict=True)]
+    files.loc[is_dicom, "group"] = pd.Series(groups, index=files.index[is_dicom], dtype=object)
+    unread = [Rejected(name, reason) for name, reason in zip(names, found.unread, strict=True) if reason]
+    is_read = ~files["source"].isin([entry.source for entry in unread])
+    return files[is_read].reset_index(drop=True), unread, found.warnings
 
 
 def _is_list(source: Location, list_format: ListFormat | None) -> bool:

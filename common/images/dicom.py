@@ -1,22 +1,23 @@
 """Bytes of a DICOM file -> the picture, by pydicom and the decoders of requirements-dicom.txt.
 
-Stored values go through the modality LUT, then through the VOI LUT or window (the first), then MONOCHROME1 is inverted, as
-DICOM PS3.3 C.11 has it. All of that is done to each possible stored value once, and the pixels are looked up.
+Stored values go through the modality LUT, then through the VOI LUT or window (the first), as `dicom_lut` has it, then
+MONOCHROME1 is inverted. All of that is done to each possible stored value once, and the pixels are looked up.
 
 What a message says is of our own words: a header holds whom the image shows.
 """
 
 import io
-import logging
-import struct
-import zlib
+from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from common.images import memory
+from common.images.dicom_file import expect_frame, read
+from common.images.dicom_lut import displayed, has_window, palette_colours, spacing_of, stored_range
 from common.images.formats import UnreadableImage
 from common.images.notes import FEW_BITS
 from common.images.pictures import Picture, Pixels, gray_if_equal
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-_PREAMBLE = 132
-_INFLATED = 2**26  # bytes that a deflated file may have beside those of its pixels
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _ASPECTS = 8  # the most that a pixel may be longer than wide, or wider than long
+_SHAPES = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")  # height and width of a pixel
+_UNEVEN = 0.01  # the least by which sides that were measured differ
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-# Else warnings of headers, with their values, are printed.
-logging.getLogger("pydicom").addHandler(logging.NullHandler())
-logging.getLogger("pydicom").propagate = False
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+# Those that DICOM has and pydicom gives as they are stored. Any other value isn't named: it may be anything.
+_OTHER = ("ARGB", "CMYK", "HSV", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
+_SEVERAL = "holds {} images; save the one to use as a file of its own"
 
 
 class Declared(NamedTuple):
@@ -46,14 +47,14 @@ class Declared(NamedTuple):
     height: int
 
 
-def declared(data: bytes) -> Declared:
-    """Read what a DICOM file declares. `data` may end with the header.
+def declared(file: BinaryIO) -> Declared:
+    """Read what a DICOM file declares. It may end with the header, and no more than that is read.
 
     Raises:
         UnreadableImage: it holds no image, or several.
     """
     with _faults():
-        return _declared(_dataset(data, 2**20, stop_before_pixels=True), has_pixels=False)
+        return _declared(read(file, 0, stop_before_pixels=True), has_pixels=False)
 
 
 def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
@@ -67,28 +68,28 @@ def picture(data: bytes, max_pixels: int, value_range: Range | None) -> Picture:
     Raises:
         UnreadableImage: no image, several frames, damaged, or of a kind that the installed packages don't decode.
     """
-    from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
     with _faults():
-        dataset = _dataset(data, max_pixels)
+        dataset = read(io.BytesIO(data), max_pixels)
         found = _declared(dataset)
         if found.width * found.height > max_pixels:
             raise UnreadableImage(
                 f"declares {found.width} x {found.height} pixels, more than the limit of {max_pixels:,}"
             )
-        _expect_frame(dataset, found)
+        _expect_low_bits(dataset)
+        expect_frame(dataset, found.width, found.height)
         stored = pixel_array(dataset)
+        _expect_one_image(stored, found, _samples(dataset))
         if dataset.PhotometricInterpretation in _MONOCHROME:
             gray, note = _gray(stored, dataset, value_range)
             largest = float(stored.max()) if found.bits > 8 else None
             return Picture(_square(gray, dataset, max_pixels), largest, (note,) if note else ())
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            stored = apply_color_lut(stored, dataset)
-            bits = 8 * stored.dtype.itemsize
+            values = _values(stored, dataset)
+            colour = _looked_up(palette_colours(values, dataset), stored, int(values[0]))
         else:
-            bits = found.bits
-        colour = stored if bits == 8 else np.rint(stored * (255 / (2**bits - 1)))
+            colour = stored if found.bits == 8 else np.rint(stored * (255 / (2**found.bits - 1)))
         return Picture(_square(gray_if_equal(colour.astype(np.uint8)), dataset, max_pixels))
 
 
@@ -102,28 +103,12 @@ def _faults() -> "Iterator[None]":
     except ImportError:
         raise UnreadableImage("DICOM needs packages: python -m pip install -r requirements-dicom.txt") from None
     except Exception as error:  # decoders' and parsers' of all sorts
-        raise UnreadableImage(f"damaged DICOM, or of a kind that is not decoded ({type(error).__name__})") from None
-
-
-def _dataset(data: bytes, max_pixels: int, *, stop_before_pixels: bool = False) -> "Dataset":
-    import pydicom
-
-    if _DEFLATED in data[:1024]:
-        _expect_little_when_inflated(data, max_pixels)
-    return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=stop_before_pixels)
-
-
-def _expect_little_when_inflated(data: bytes, max_pixels: int) -> None:
-    """Refuse a deflated file that grows to more than its pixels can need, before pydicom inflates all of it."""
-    length = struct.unpack_from("<I", data, _PREAMBLE + 8)[0]  # of the file's meta information
-    most = _INFLATED + 6 * max_pixels
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    rest, size = data[_PREAMBLE + 12 + length :], 0
-    while rest and not inflater.eof:
-        size += len(inflater.decompress(rest, 2**20))
-        rest = inflater.unconsumed_tail
-        if size > most:
-            raise UnreadableImage(f"inflates to more than {most:,} bytes")
+        if memory.is_lack(error):
+            raise MemoryError from None
+        kind = type(error).__name__
+        # Some decoders call a lack of memory "broken data", which the caller looks into where there is a cause. It isn't
+        # the error itself: that may hold values of the header, and a traceback would print it.
+        raise UnreadableImage(f"damaged DICOM, or of a kind that is not decoded ({kind})") from RuntimeError(kind)
 
 
 def _declared(dataset: "Dataset", *, has_pixels: bool = True) -> Declared:
@@ -133,112 +118,97 @@ def _declared(dataset: "Dataset", *, has_pixels: bool = True) -> Declared:
         raise UnreadableImage(f"DICOM without pixels{f' ({kind})' if kind and kind[0].isalpha() else ''}")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise UnreadableImage(f"holds {frames} images; save the one to use as a file of its own")
+        raise UnreadableImage(_SEVERAL.format(frames))
+    _samples(dataset)
     is_gray = dataset.PhotometricInterpretation in _MONOCHROME
     return Declared("L" if is_gray else "RGB", int(dataset.BitsStored), int(dataset.Columns), int(dataset.Rows))
 
 
-def _expect_frame(dataset: "Dataset", found: Declared) -> None:
-    """Refuse a compressed frame that is larger than the header says: its decoder would take the memory for it."""
-    from pydicom.encaps import get_frame
+def _samples(dataset: "Dataset") -> int:
+    """How many samples a pixel has by its photometric interpretation, if that is one that is decoded."""
+    kind = str(dataset.PhotometricInterpretation)
+    if kind in (*_MONOCHROME, "PALETTE COLOR"):
+        return 1
+    if kind in _COLOUR:
+        return 3
+    raise UnreadableImage(f"{kind if kind in _OTHER else 'unknown'} photometric interpretation; save the image as RGB")
 
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+
+def _expect_one_image(stored: NDArray[Any], found: Declared, samples: int) -> None:
+    """Refuse what was decoded to anything but the image that the header declares."""
+    shape = (found.height, found.width) if samples == 1 else (found.height, found.width, samples)
+    if stored.shape == shape:
         return
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    size = _size_of(frame)
-    if size and size != (found.width, found.height):
-        raise UnreadableImage(
-            f"its frame is of {size[0]} x {size[1]} pixels, its header says {found.width} x {found.height}"
-        )
+    if stored.shape[1:] == shape:
+        raise UnreadableImage(_SEVERAL.format(len(stored)))
+    raise UnreadableImage(
+        f"decodes to an array of {' x '.join(map(str, stored.shape))}, its header says {' x '.join(map(str, shape))}"
+    )
 
 
-def _size_of(frame: bytes) -> tuple[int, int] | None:
-    """Width and height that a JPEG, JPEG-LS or JPEG 2000 code stream declares; nothing of any other."""
-    if (at := frame.find(b"\xff\x4f\xff\x51", 0, 2**16)) >= 0:  # JPEG 2000: SIZ follows SOC
-        right, bottom, left, top = struct.unpack_from(">4I", frame, at + 8)
-        return right - left, bottom - top
-    if not frame.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:  # fill
-            at += 1
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame header
-            height, width = struct.unpack_from(">2H", frame, at + 5)
-            return width, height
-        else:
-            at += 2 + int.from_bytes(frame[at + 2 : at + 4])
-    return None
+def _expect_low_bits(dataset: "Dataset") -> None:
+    """Refuse samples that stand elsewhere than in the low bits, as retired ones did, with an overlay in the others."""
+    from pydicom.uid import RLELossless
+
+    syntax, bits = dataset.file_meta.TransferSyntaxUID, int(dataset.BitsStored)
+    high = int(dataset.get("HighBit") or bits - 1)
+    if high != bits - 1 and (syntax == RLELossless or not syntax.is_encapsulated):  # other decoders place them
+        raise UnreadableImage(f"HighBit {high}, expected {bits - 1} for {bits} stored bits; save it with these")
+
+
+def _values(stored: NDArray[Any], dataset: "Dataset") -> NDArray[np.int64]:
+    """All values that the stored ones can have, and those that they have: what is done to a pixel is done to these once."""
+    low, high, bits = int(stored.min()), int(stored.max()), int(dataset.BitsStored)
+    least, most = stored_range(dataset) if bits <= 16 else (0, 0)
+    first, last = min(low, least), max(high, most)
+    if last - first >= 2**17:
+        raise UnreadableImage(f"{bits}-bit samples, of which more than 16 bits are used")
+    return np.arange(first, last + 1)
+
+
+def _looked_up(levels: Pixels, stored: NDArray[Any], first: int) -> Pixels:
+    """The level of each pixel, of which the first is that of the stored value `first`."""
+    return levels[stored if first == 0 else stored.astype(np.int64) - first]
 
 
 def _gray(stored: NDArray[Any], dataset: "Dataset", value_range: Range | None) -> tuple[Pixels, str]:
     """Gray levels of stored values, and a note where they use little of the range that stands for black to white."""
-    low, high = int(stored.min()), int(stored.max())
-    bits = int(dataset.BitsStored)
-    least, most = _stored_range(dataset) if bits <= 16 else (0, 0)
-    first, last = min(low, least), max(high, most)
-    if last - first >= 2**17:
-        raise UnreadableImage(f"{bits}-bit samples, of which more than 16 bits are used")
-    values, span = _displayed(np.arange(first, last + 1), dataset, value_range)
-    levels = np.rint(np.clip((values - span.low) * (255 / (span.high - span.low)), 0, 255)).astype(np.uint8)
+    bits, is_windowed = int(dataset.BitsStored), value_range is not None or has_window(dataset)
+    if bits > 16 and not is_windowed:  # of most such images the full range would be black
+        raise UnreadableImage(f"{bits}-bit samples without a window; give value_range in the recipe")
+    values = _values(stored, dataset)
+    shown, span = displayed(values, dataset, value_range)
+    levels = np.rint(np.clip((shown - span.low) * (255 / (span.high - span.low)), 0, 255)).astype(np.uint8)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         levels = 255 - levels
-    gray = levels[stored if first == 0 else stored.astype(np.int64) - first]
-    is_few = bits > 8 and value_range is None and not _has_window(dataset) and 4 * (high - min(0, low)) <= last - first
-    return gray, FEW_BITS if is_few else ""
-
-
-def _stored_range(dataset: "Dataset") -> tuple[int, int]:
-    """The least and the largest value that the stored bits can hold."""
-    bits, is_signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
-    return -(2 ** (bits - 1)) if is_signed else 0, 2 ** (bits - is_signed) - 1
-
-
-def _displayed(
-    values: NDArray[Any], dataset: "Dataset", value_range: Range | None
-) -> tuple[NDArray[np.float64], Range]:
-    """Stored values after modality LUT and VOI LUT or window, and which results are black and white."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-
-    scaled = apply_modality_lut(values, dataset)
-    span = Range(float(min(scaled[0], scaled[-1])), float(max(scaled[0], scaled[-1])))
-    if "ModalityLUTSequence" in dataset:
-        span = Range(0, 2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    if value_range is None and _has_window(dataset):
-        shown = apply_voi_lut(scaled, dataset)
-        if "VOILUTSequence" in dataset:
-            return shown.astype(np.float64), Range(0, 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-        # A window's results span what the stored bits can hold, as pydicom's apply_windowing has it.
-        if "ModalityLUTSequence" not in dataset:
-            low, high = sorted(apply_modality_lut(np.array(_stored_range(dataset)), dataset).tolist())
-            span = Range(float(low), float(high))
-        return shown.astype(np.float64), span
-    span = value_range or span
-    if not span.low < span.high:
-        raise UnreadableImage("its modality LUT leaves no difference between black and white")
-    return scaled.astype(np.float64), span
-
-
-def _has_window(dataset: "Dataset") -> bool:
-    """Whether a file says how it is to be shown; a width that can't be is none."""
-    if dataset.get("VOILUTSequence"):
-        return True
-    width = dataset.get("WindowWidth")
-    width = width[0] if isinstance(width, (list, tuple)) or hasattr(width, "append") else width
-    return dataset.get("WindowCenter") not in (None, "") and width not in (None, "") and float(width) >= 1
+    used = int(stored.max()) - min(0, int(stored.min()))
+    is_few = bits > 8 and not is_windowed and 4 * used <= values[-1] - values[0]
+    return _looked_up(levels, stored, int(values[0])), FEW_BITS if is_few else ""
 
 
 def _square(image: Pixels, dataset: "Dataset", max_pixels: int) -> Pixels:
     """An image whose pixels aren't square as one whose are."""
-    ratio = dataset.get("PixelAspectRatio")
-    if not ratio or len(ratio) != 2 or ratio[0] == ratio[1] or min(ratio) <= 0:
+    factor = _height_to_width(dataset)
+    if factor == 1:
         return image
     height, width = image.shape[:2]
-    factor = float(ratio[0]) / float(ratio[1])  # of a pixel's height to its width
-    if not 1 / _ASPECTS <= factor <= _ASPECTS:
-        raise UnreadableImage(f"declares pixels of {ratio[0]} : {ratio[1]}, which no image has")
     size = (width, round(height * factor)) if factor > 1 else (round(width / factor), height)
     if size[0] * size[1] > max_pixels:
-        return image
+        raise UnreadableImage(
+            f"with square pixels it has {size[0]} x {size[1]}, more than the limit of {max_pixels:,} pixels"
+        )
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _height_to_width(dataset: "Dataset") -> float:
+    """How high a pixel is to its width, by the first element that says so."""
+    for keyword in _SHAPES:
+        ratio = spacing_of(dataset, keyword)
+        if not isinstance(ratio, Sequence) or len(ratio) != 2 or min(ratio) <= 0:
+            continue
+        factor = float(ratio[0]) / float(ratio[1])
+        if not 1 / _ASPECTS <= factor <= _ASPECTS:
+            raise UnreadableImage(f"declares pixels of {ratio[0]} : {ratio[1]}, which no image has")
+        # Spacings are measured: of square pixels too they may differ in the last digits.
+        return factor if keyword == "PixelAspectRatio" or abs(factor - 1) >= _UNEVEN else 1.0
+    return 1.0

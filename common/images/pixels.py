@@ -47,7 +47,8 @@ __all__ = [
 Image.MAX_IMAGE_PIXELS = None  # we check the declared size ourselves, with the limit the caller gives
 
 _SMALL = 2**26  # bytes that are read without looking at the header first
-_HEADERS = 2**21  # bytes in which a large file's header is looked for; a TIFF's may be anywhere
+_HEADERS = 2**21  # bytes in which a large file's header is looked for
+_ANYWHERE = ("DICOM", "TIFF")  # formats whose headers may be of any size, or anywhere
 _PIXEL_BYTES = 32  # more than a pixel needs in any format: four channels of 64 bits
 _WEBP_SIDE = 2**14 - 1  # pixels, by the format
 _SIGNED = 2  # TIFF's SampleFormat
@@ -195,6 +196,11 @@ def _faults(name: str, data: bytes) -> Iterator[None]:
 
 
 def _header(file: BinaryIO, name: str) -> Header:
+    if name == "DICOM":
+        from common.images import dicom
+
+        with faults_named(name, b""):
+            return Header(name, *dicom.declared(file))
     head = file.read(_HEADERS)
     file.seek(0)
     with faults_named(name, head):
@@ -207,11 +213,6 @@ def _header(file: BinaryIO, name: str) -> Header:
             with suppress(UnidentifiedImageError), Image.open(file, formats=[name]) as image:
                 mode = image.mode  # deep samples may be none of Pillow's
             return Header(name, mode, declared.bits, declared.width, declared.height)
-        if name == "DICOM":
-            from common.images import dicom
-
-            declared_image = dicom.declared(head)
-            return Header(name, *declared_image)
         bits = {"PNG": file.read(25)[-1]}.get(name, 8)  # a PNG's stands behind its size
         file.seek(0)
         with Image.open(file, formats=[name]) as image:
@@ -249,7 +250,7 @@ def _expect_plausible(file: BinaryIO, name: str, size: int, max_pixels: int) -> 
     if name == "WEBP":  # Pillow reads no header without all the rest
         width, height = _WEBP_SIDE, _WEBP_SIDE
     else:
-        declared = _header(file if name == "TIFF" else io.BytesIO(file.read(_HEADERS)), name)
+        declared = _header(file if name in _ANYWHERE else io.BytesIO(file.read(_HEADERS)), name)
         width, height = declared.width, declared.height
         _expect_size(width, height, max_pixels)
     if size > _SMALL + _PIXEL_BYTES * width * height:
