@@ -5,7 +5,6 @@ that neither the worker nor the order matters.
 """
 
 import copy
-import errno
 import hashlib
 import json
 import random
@@ -41,7 +40,9 @@ def run(task: RenderTask) -> RenderResult:
             return RenderResult([], _CHANGED)
         decoded = _decode(data, task.style)
     except OSError as error:
-        if memory.is_lack(error) or (error.errno == errno.EIO and isinstance(task.source, Remote)):
+        # One that is gone was deleted; one that is refused was read before, so credentials have run out.
+        is_on_the_way = isinstance(task.source, Remote) and not isinstance(error, FileNotFoundError)
+        if memory.is_lack(error) or is_on_the_way:
             raise  # the machine's fault, or that of the way to a store, which another try may find mended
         return RenderResult([], f"can't be read: {error.strerror}")
     except UnreadableImage as error:

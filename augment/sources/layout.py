@@ -7,13 +7,14 @@ Every file below the source folder is either listed or rejected.
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.remote import Location
 
 # The notice that a source folder carries (licence, citation, "synthetic"): the card hands it on.
 NOTICE = "NOTICE"
@@ -98,7 +99,7 @@ def files_below(folder: Path) -> tuple[list[str], list[Rejected]]:
     return sorted(found), sorted(rejected)
 
 
-def expect_class_names(labels: Iterable[str], source: Path) -> None:
+def expect_class_names(labels: Iterable[str], source: Location) -> None:
     """Refuse classes, of a list, with names that no folder of a set can have, or that look the same.
 
     Raises:
@@ -111,6 +112,31 @@ def expect_class_names(labels: Iterable[str], source: Path) -> None:
                 "or a dot in front"
             )
     _expect_distinct({label: label for label in labels}, source)
+
+
+def expect_no_splits(folders: Mapping[str, list[str]], source: Location) -> None:
+    """Refuse splits in a spelling that isn't understood, which would pass for classes, and their classes for patients.
+
+    Args:
+        folders: the visible ones in the source, each with those that it holds, sorted.
+        source: as the message names it.
+
+    Raises:
+        ScanError: all are called as splits are, and hold the same folders.
+    """
+    names, inner = list(folders), list(folders.values())
+    are_alike = len(names) > 1 and len(inner[0]) > 1 and all(each == inner[0] for each in inner)
+    if are_alike and all(map(_LIKE_A_SPLIT.search, names)):
+        raise ScanError(
+            f"{source}: the folders {', '.join(names[:3])} hold the same folders ({', '.join(inner[0][:3])}), as "
+            "SPLIT/CLASS/* does; call them train, val and test, or put their files together as CLASS/*"
+        )
+
+
+def class_fault(name: str) -> str:
+    """Why a folder of this name is no class or patient, though a file may be called so, or nothing."""
+    # No path of a manifest may start as a drive does.
+    return "a class name that starts as a Windows drive does; rename it" if _DRIVE.match(name) else ""
 
 
 def split_of(name: str) -> str:
@@ -177,7 +203,10 @@ def _class_folders(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str
     entries = [entry for entry in _entries(source) if not _is_notice(entry)]
     splits = _split_folders(source, entries)
     if not splits:
-        _expect_classes(source)
+        folders = _folders(source)
+        expect_no_splits(
+            {folder.name: [entry.name for entry in _folders(Path(folder.path))] for folder in folders}, source
+        )
     for entry in entries:
         if entry in splits:
             for inner in _entries(entry.path):
@@ -191,19 +220,6 @@ def _class_folders(source: Path, rejected: list[Rejected]) -> Iterator[tuple[str
                 rejected += _reject(entry, source, f"no class folder: it holds {splits_inside[0]}/, a split's folder")
             else:
                 yield "", entry
-
-
-def _expect_classes(source: Path) -> None:
-    """Refuse splits in a spelling that isn't understood, which would pass for classes, and their classes for patients."""
-    folders = _folders(source)
-    inner = [[entry.name for entry in _folders(Path(folder.path))] for folder in folders]
-    if len(folders) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
-        names = [folder.name for folder in folders]
-        if all(map(_LIKE_A_SPLIT.search, names)):
-            raise ScanError(
-                f"{source}: the folders {', '.join(names[:3])} hold the same folders ({', '.join(inner[0][:3])}), as "
-                "SPLIT/CLASS/* does; call them train, val and test, or put their files together as CLASS/*"
-            )
 
 
 def _split_folders(source: Path, entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
@@ -283,8 +299,7 @@ def _fault(entry: os.DirEntry[str], source: Path, *, want_file: bool) -> str:
         return "" if entry.is_file() else "not a regular file"
     if not entry.is_dir():
         return "not in a class folder"
-    # No path of a manifest may start as a drive does.
-    return "a class name that starts as a Windows drive does; rename it" if _DRIVE.match(entry.name) else ""
+    return class_fault(entry.name)
 
 
 def name_fault(name: str) -> str:
@@ -326,7 +341,7 @@ def _relative(entry: os.DirEntry[str], source: Path) -> str:
     return path.encode("unicode_escape").decode() if _UNPRINTABLE.search(path.replace("\\", "")) else path
 
 
-def _expect_distinct(labels: dict[str, str], source: Path) -> None:
+def _expect_distinct(labels: dict[str, str], source: Location) -> None:
     """Refuse classes whose names look the same, or are one folder where case or trailing characters don't count."""
     seen: dict[str, str] = {}
     for label in sorted(labels):

@@ -29,13 +29,14 @@ def fetched(source: Remote, home: Remote, given: ListFormat, scratch: Path) -> P
     """A local copy of a remote list, or of the folder of lists, with all that is read beside it."""
     beside = [*given.join, *(name for _, name in given.files)]
     beside += [name for _, name in given.split] if isinstance(given.split, tuple) else []
-    for name in [*beside, *([] if given.files else [source.name])]:
+    files = {name: home / name for name in beside} | ({} if given.files else {source.name: source})
+    for name, file in files.items():
         copy = scratch / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
-            copy.write_bytes((home / name).read())
+            copy.write_bytes(file.read())
         except OSError as error:
-            raise ScanError(f"{home / name}: can't be read: {error.strerror}") from None
+            raise ScanError(f"{file}: can't be read: {error.strerror}") from None
     return scratch if given.files else scratch / source.name
 
 

@@ -196,8 +196,14 @@ def _faults(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
 def _resolved(paths: "pd.Series[str]", lookup: Lookup | Unlisted) -> tuple["pd.Series[str]", list[Rejected]]:
     """The file of each path, relative to the folder of images; empty, and among the rejected, where there is none."""
     files, reasons = lookup.find_all(paths.tolist())
-    rejected = {Rejected(printable(path) or "a row", reason) for path, reason in reasons.items()}
+    rejected = {Rejected(_shown(path) or "a row", reason) for path, reason in reasons.items()}
     return _text(files, paths), sorted(rejected)
+
+
+def _shown(path: str) -> str:
+    """A path that no file was found for, without a query, which may hold a signature."""
+    name, _, query = path.partition("?")
+    return printable(f"{name}?..." if "=" in query else path)
 
 
 def _split_files(
@@ -220,7 +226,7 @@ def _split_files(
             raise ScanError(f"{home / name}: can't be read: {getattr(error, 'strerror', None) or error}") from None
         found, reasons = lookup.find_all(lines)
         unknown = {line: reason for line, reason in reasons.items() if line and line not in paths}
-        rejected += [Rejected(f"{name}: {printable(line):.80}", reason) for line, reason in unknown.items()]
+        rejected += [Rejected(f"{name}: {_shown(line):.80}", reason) for line, reason in unknown.items()]
         of_split = dict.fromkeys(filter(None, found), split)
         if splits.keys() & of_split.keys():
             line, file = next((line, file) for line, file in zip(lines, found, strict=True) if file in splits)

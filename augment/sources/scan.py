@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pandas as pd
 
@@ -32,6 +32,7 @@ from common.workers.process_pool import WorkerDied
 
 _SILENT = 10  # files of a store, none of which can be read, after which it is the store's fault
 _CHUNK = 128  # files a task
+_BLOCK = 2**20  # bytes of a store's file that are hashed at a time
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
@@ -268,12 +269,22 @@ def digest(path: str | Location, *, images_only: bool = False, follow: bool = Tr
 
 def _digest_remote(file: Remote) -> Digest:
     try:
-        data = file.read()
+        return file.use(_digest_of_opened)
     except OSError as error:
         return Digest("", f"can't be read: {error.strerror}")
-    if fault := _no_image(data[:HEAD]):
+
+
+def _digest_of_opened(file: IO[bytes]) -> Digest:
+    """As `digest` with `images_only`, of what gives fewer bytes than it is asked for where it has no more at hand."""
+    head = b""
+    while len(head) < HEAD and (part := file.read(HEAD - len(head))):
+        head += part
+    if fault := _no_image(head):
         return Digest("", fault)
-    return Digest(hashlib.sha256(data).hexdigest(), "", format_of(data[:HEAD]) or "")
+    sha256 = hashlib.sha256(head)
+    while part := file.read(_BLOCK):
+        sha256.update(part)
+    return Digest(sha256.hexdigest(), "", format_of(head) or "")
 
 
 def _no_image(head: bytes) -> str:

@@ -169,7 +169,11 @@ def publish(place: Place, build_plan: BuildPlan, rows: pd.DataFrame, noted: set[
     """Give a whole set its names in place of the one that was there, and write card and manifest; give what was set aside.
 
     Killed at any moment, it leaves the old set, or all that the same build needs to come to this point again.
+
+    Raises:
+        ContractError: the rows break the contract; the old set is as it was.
     """
+    contract.validate(rows, place.manifest)  # its copy is not kept: the next, in `write`, comes when this one is gone
     images, paths = place.images, build_plan.planned.rows["path"]
     moved = image_folder.tidy_partial(images, set(paths))
     image_folder.make_class_folders(partial(images), paths)

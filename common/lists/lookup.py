@@ -168,6 +168,8 @@ class Unlisted:
         parts = path.replace("\\", "/").split("/")
         if not path or ".." in parts or ":" in parts[0] or not parts[0]:
             return Match("", "no path below the list's folder")
+        if "=" in path.partition("?")[2]:  # a signature, say, which would get into the manifest
+            return Match("", "a query after the path; give the path alone")
         return Match("/".join(part for part in parts if part not in ("", ".")))
 
     def find_all(self, paths: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -1,5 +1,6 @@
 """Sources in an object store: a real S3 server, answers that fail, are cut off or slow, and objects that change."""
 
+import hashlib
 import json
 import os
 import socket
@@ -13,9 +14,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from augment.sources.layout import read_layout
+from augment.sources.layout import ScanError, read_layout
 from augment.sources.objects import layout_of
-from augment.sources.scan import scan
+from augment.sources.scan import digest, scan
 from common.remote import Remote, RemoteError, at
 from common.workers import Workers
 from manifests import contract
@@ -38,6 +39,7 @@ class Faults(BaseHTTPRequestHandler):
     behind: str
     spoil: dict[str, int]  # kind of fault -> how many answers are still to have it
     asked: int = 0
+    largest: int = 0  # bytes of an answer
 
     def do_GET(self) -> None:
         """Spoil the answer of an image, or hand it on."""
@@ -57,6 +59,7 @@ class Faults(BaseHTTPRequestHandler):
                 status, headers, data = answer.status, answer.headers, answer.read()
         except OSError as error:  # an HTTPError is its answer
             status, headers, data = getattr(error, "code", 500), getattr(error, "headers", {}), error.read()  # type: ignore[attr-defined]
+        type(self).largest = max(self.largest, len(data))
         self.send_response(status)
         for name, value in headers.items():
             if name.lower() not in ("transfer-encoding", "connection", "date", "server", "content-length"):
@@ -78,7 +81,7 @@ class Faults(BaseHTTPRequestHandler):
 @pytest.fixture
 def faults() -> type[Faults]:
     """What the store's answers are spoilt with; nothing to begin with."""
-    return type("OfTest", (Faults,), {"spoil": {}, "asked": 0})
+    return type("OfTest", (Faults,), {"spoil": {}, "asked": 0, "largest": 0})
 
 
 @pytest.fixture
@@ -100,6 +103,7 @@ def bucket(tmp_path: Path, make_source: Any, monkeypatch: pytest.MonkeyPatch, fa
     monkeypatch.setattr("common.remote._WAIT", 0.01)
     store = boto3.resource("s3", endpoint_url=faults.behind)
     made = store.create_bucket(Bucket="bucket")
+    made.objects.delete()  # an earlier test's, in the same process
     for file in sorted((tmp_path / "source").rglob("*.jpeg")):
         made.put_object(Key=f"xrays/{file.relative_to(tmp_path / 'source').as_posix()}", Body=file.read_bytes())
     yield made
@@ -231,21 +235,142 @@ def test_a_list_in_a_bucket_names_objects_beside_it(tmp_path: Path, call: Call, 
     assert contract.read_card(tmp_path / "out" / "manifests" / "r.csv")["list"] == "s3://bucket/xrays/list.csv"
 
 
-def test_a_list_behind_a_web_server(tmp_path: Path, make_source: Any, call: Call) -> None:
-    """A web server isn't listed: the list says where its images are; a path out of its folder, or to nothing, is rejected."""
+@pytest.fixture
+def web(tmp_path: Path, make_source: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[type["Web"]]:
+    """A web server with the folder `web` behind it: images below `pictures`, with the answers that a test wants."""
     make_source(tmp_path / "web" / "pictures", COUNTS)
-    names = sorted(path.relative_to(tmp_path / "web").as_posix() for path in (tmp_path / "web").rglob("*.jpeg"))
-    rows = [f"{name},{name.split('/')[2]}" for name in names] + [
-        "../secret.jpeg,NORMAL",
-        "gone.jpeg,NORMAL",
-        "http://x/y.jpeg,NORMAL",
-    ]
-    (tmp_path / "web" / "list.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
-    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    monkeypatch.setattr("common.remote._WAIT", 0.01)
+    handler = type("OfTest", (Web,), {"answers": {}, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: handler(*given, directory=str(tmp_path / "web")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler.address = f"http://127.0.0.1:{server.server_port}"
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+class Web(SimpleHTTPRequestHandler):
+    """Serves a folder; of a path in `answers`, these statuses first, one an answer."""
+
+    address: str
+    answers: dict[str, list[int]]
+    asked: list[str]
+
+    def send_head(self) -> Any:
+        """The answer's beginning, of HEAD and GET."""
+        self.asked.append(self.path)
+        if self.answers.get(self.path):
+            self.send_error(self.answers[self.path].pop(0))
+            return None
+        return super().send_head()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def listed(folder: Path, *more: str) -> list[str]:
+    """Write a list of the images in a folder, with more rows, and give the images' names."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpeg"))
+    rows = [f'"{name}",{name.split("/")[2]}' for name in names]
+    (folder / "list.csv").write_text("\n".join(["path,label", *rows, *more]), encoding="utf-8")
+    return names
+
+
+@pytest.mark.parametrize(
+    ("statuses", "outcome"),
+    [
+        ([503, 503, 503], ""),
+        ([410] * 9, "No such file"),
+        ([503] * 99, "HTTP 503, in 5 tries; mend that"),
+        ([403] * 99, "Permission denied; mend that"),
+    ],
+)
+def test_a_web_servers_trouble_is_no_missing_file(
+    tmp_path: Path, recipe: Path, web: type[Web], statuses: list[int], outcome: str
+) -> None:
+    """After the scan it is asked again or stops the build, and never makes the set smaller; what is gone is rejected."""
+    from augment import building
+    from augment.recipe import load
+    from augment.rendering.work import MODULES
+    from augment.storage.place import BuildError, place_of
+    from common.workers.process_pool import ProcessPool
+
+    name = listed(tmp_path / "web")[-1]
+    scanned = scan(at(f"{web.address}/list.csv"), "(.+)", THREADS)
+    web.answers[f"/{name}"] = statuses
+    place = place_of("set", scanned.folder, tmp_path / "out", None, None)
+    with ProcessPool(1, MODULES) as executor:
+
+        def build() -> Any:
+            return building.build(scanned, load(str(recipe)), place, Workers(executor, executor), lambda *_: None)
+
+        if "mend" in outcome:
+            with pytest.raises(BuildError, match=f"{name}: {outcome}"):
+                build()
+            web.answers.clear()
+        done = build()
+    rejected = {entry.source: entry.reason for entry in done.build_plan.rejected}
+    assert rejected == ({name: f"can't be read: {outcome}"} if "No such" in outcome else {})
+
+
+def test_names_behind_a_web_server_are_taken_as_they_are(
+    tmp_path: Path, recipe: Path, web: type[Web], call: Call
+) -> None:
+    """No sign in one starts a query, a fragment or an escape; a row with a query is refused, and its words go nowhere."""
+    folder = tmp_path / "web" / "pictures" / "train" / "NORMAL"
+    signs = ["im#9.jpeg", "im?12.jpeg", "im%2011.jpeg", "im %10.jpeg", "im+é.jpeg"]
+    for sign, file in zip(signs, sorted(folder.iterdir()), strict=False):
+        file.rename(folder / sign)
+    (tmp_path / "web" / "a set").mkdir()
+    (tmp_path / "web" / "pictures").rename(tmp_path / "web" / "a set" / "pictures")
+    names = listed(tmp_path / "web" / "a set", f"pictures/train/NORMAL/im.jpeg?X-Amz-Signature={SECRET},NORMAL")
+    done = built(call, recipe, f"{web.address}/a%20set/list.csv", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rejected"] == [
+        {"source": "pictures/train/NORMAL/im.jpeg?...", "reason": "a query after the path; give the path alone"}
+    ]
+    assert set(contract.read(tmp_path / "out" / "manifests" / "set.csv")["source"]) == set(names)
+    assert SECRET not in done.output + "".join(
+        path.read_text() for path in (tmp_path / "out" / "manifests").glob("set.*")
+    )
+    assert not [path for path in web.asked if "?" in path or "#" in path]
+    next((tmp_path / "out" / "data").rglob("*.jpg")).unlink()
+    assert call("verify", tmp_path / "out" / "manifests" / "set.csv", "--repair").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["a//x.png", "a/C:/x.png"])
+def test_a_name_that_no_path_has_is_rejected(tmp_path: Path, recipe: Path, call: Call, bucket: Any, name: str) -> None:
+    """And the set beside it is built as it was."""
+    picture = next((tmp_path / "source").rglob("*.jpeg")).read_bytes()
+    bucket.put_object(Key=f"xrays/train/NORMAL/{name}", Body=picture)
+    done = built(call, recipe, "s3://bucket/xrays", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    assert [entry["source"] for entry in json.loads(done.stdout)["rejected"]] == [f"train/NORMAL/{name}"]
+
+
+def test_folders_like_splits_are_refused_in_a_store_too() -> None:
+    """As they are in a folder: they would pass for classes, and their classes for patients."""
+    names = [f"{split}/{label}/1.png" for split in ("train_set1", "test_set1") for label in "ab"]
+    with pytest.raises(ScanError, match="test_set1, train_set1 hold the same folders"):
+        layout_of(Remote("s3://b/x"), names)
+
+
+def test_a_store_is_asked_for_the_beginning_first_and_for_blocks(bucket: Any, faults: type[Faults]) -> None:
+    """A film isn't read, and a large image is never held as a whole."""
+    bucket.put_object(Key="film.mp4", Body=bytes(40_000_000))
+    image = b"\xff\xd8\xff" + os.urandom(40_000_000)
+    bucket.put_object(Key="large.jpeg", Body=image)
+    assert "not an image" in digest(Remote("s3://bucket/film.mp4")).error
+    assert faults.asked == 2
+    assert digest(Remote("s3://bucket/large.jpeg")).sha256 == hashlib.sha256(image).hexdigest()
+    assert faults.largest < 10_000_000
+
+
+def test_a_list_behind_a_web_server(tmp_path: Path, web: type[Web], call: Call) -> None:
+    """A web server isn't listed: the list says where its images are; a path out of its folder, or to nothing, is rejected."""
+    listed(tmp_path / "web", "../secret.jpeg,NORMAL", "gone.jpeg,NORMAL", "http://x/y.jpeg,NORMAL")
     (tmp_path / "set.yaml").write_text("size: 16\n", encoding="utf-8")
-    address = f"http://127.0.0.1:{server.server_port}"
+    address = web.address
     done = built(call, tmp_path / "set.yaml", f"{address}/list.csv", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
     rejected = {entry["source"]: entry["reason"] for entry in json.loads(done.stdout)["rejected"]}
@@ -255,8 +380,6 @@ def test_a_list_behind_a_web_server(tmp_path: Path, make_source: Any, call: Call
         "gone.jpeg": "can't be read: No such file",
     }
     assert "a web server can't be listed" in built(call, tmp_path / "set.yaml", address, tmp_path / "out").output
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.mark.parametrize(
@@ -267,6 +390,13 @@ def test_a_list_behind_a_web_server(tmp_path: Path, make_source: Any, call: Call
         ("https://user:word@host/list.csv", "must not hold credentials"),
         ("https://host/list.csv?sig=word", "must not hold credentials or a query"),
         ("wonder://b/x", "needs packages"),
+        ("simplecache::s3://key:word@bucket/x", "...://...: an address must not hold"),
+        ("s3://key:half/word@bucket/x", "s3://...: an address must not hold"),
+        ("https://word@host/list.csv", "https://...: an address must not hold"),
+        ("https://host/list.csv#token=word", "a fragment"),
+        ("zip://x::https://key:word@host/x.zip", "zip://...: an address must not hold"),
+        ("dir://x", "can't be used"),
+        ("ftp://127.0.0.1:1/x", "can't be used"),
     ],
 )
 @pytest.mark.usefixtures("bucket")
@@ -289,6 +419,21 @@ def test_what_an_address_is() -> None:
     assert (Remote("s3://bucket/x") / "y").parent == Remote("s3://bucket/x")
     with pytest.raises(RemoteError):
         at("s3://key:word@b/x")
+
+
+def test_any_store_lists_names_below_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its paths begin; and one whose addresses name a container before an @ is no secret's."""
+    import fsspec
+
+    from common import remote
+
+    fsspec.filesystem("memory").pipe({"/set/a/1.png": b"one", "/set/b/2.png": b"two"})
+    folder = at("memory://set")
+    assert isinstance(folder, Remote)
+    assert folder.files() == ["a/1.png", "b/2.png"]
+    assert (folder / "a/1.png").read() == b"one"
+    monkeypatch.setattr(remote, "_system", lambda _: None)  # Azure's package isn't installed
+    assert str(at("abfs://box@account.dfs.core.windows.net/x")) == "abfs://box@account.dfs.core.windows.net/x"
 
 
 def test_names_are_laid_out_as_folders_are(tmp_path: Path) -> None:

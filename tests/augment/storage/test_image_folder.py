@@ -13,7 +13,7 @@ from augment.recipe import load
 from augment.sources.scan import scan
 from augment.storage import image_folder
 from augment.storage.image_folder import partial, replaced, stray
-from augment.storage.place import Place
+from augment.storage.place import Place, publish
 from common.workers import Workers
 from manifests import contract
 
@@ -285,3 +285,17 @@ def test_threads_that_render_at_once_change_nothing(tmp_path: Path, make_source)
             )
         manifests.append(place.manifest.read_bytes())
     assert manifests[0] == manifests[1]
+
+
+def test_rows_that_break_the_contract_leave_the_set_that_is_there(root: Path, everything) -> None:
+    """They are checked before anything of it gives way, not when the manifest is written."""
+    place = Place(Path(), Path("source"), IMAGES, MANIFEST)
+    recipe = load("set.yaml")
+    done = build(scan(place.source, recipe.group, THREADS), recipe, place, Workers(THREADS, THREADS), lambda *_: None)
+    rows, before = contract.read(MANIFEST), everything(root)
+    shutil.copytree(IMAGES, partial(IMAGES))
+    rows.loc[0, "source"] = "a//x.png"
+    with pytest.raises(contract.ContractError, match=r"a//x\.png"):
+        publish(place, done.build_plan, rows, set())
+    shutil.rmtree(partial(IMAGES))
+    assert everything(root) == before
