@@ -165,8 +165,9 @@ def _table(run: Finished, split: str) -> pd.DataFrame:
         measured = of_phase.val if split == "val" or not of_phase.test else of_phase.test
         column = figures(measured, value, phase, run.val_name if split == "val" else split, run.group_name)
         if scaled := of_phase.calibration:
-            unclear = f" ({scaled.reason})" if scaled.reason else ""
-            column.loc[len(column)] = ["temperature", f"{scaled.temperature:.3f}{unclear}"]
+            worse = "worse calibrated on test with it" if of_phase.is_worse_scaled else ""
+            noted = scaled.reason or worse
+            column.loc[len(column)] = ["temperature", f"{scaled.temperature:.3f}{f' ({noted})' if noted else ''}"]
         parts.append(column.set_index(column.columns[0]))
     return pd.concat(parts, axis=1).reset_index()
 
