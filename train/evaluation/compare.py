@@ -15,6 +15,7 @@ from train.evaluation.significance import auroc_influence, clustered, holm, mcne
 
 LEVEL = 0.05  # of all tests together, and what each interval leaves out
 FIRST_IS_BETTER, SECOND_IS_BETTER = "the first is better", "the second is better"
+NO_EVIDENCE = "no evidence of a difference"
 COLUMNS = ("first", "second", "figure", "difference", "low", "high", "p", "p_holm", "p_mcnemar", "words")
 
 
@@ -227,5 +228,5 @@ def _words(row: Any) -> str:
     if row.reason:
         return f"not defined: {row.reason}" if np.isnan(row.difference) else f"no interval: {row.reason}"
     if row.low <= 0 <= row.high or not row.p_holm < LEVEL:
-        return "no evidence of a difference"
+        return NO_EVIDENCE
     return SECOND_IS_BETTER if row.difference > 0 else FIRST_IS_BETTER
