@@ -181,7 +181,8 @@ def of_classes(dataset: Dataset, images: Images, files: str) -> dict[str, OfClas
         scores = {name: probe.scores(each, is_test, groups, penalty) for name, (each, penalty) in seen.items()}
         found[label] = OfClass(
             *counts,
-            *(probe.auroc(is_test, each, groups) for each in scores.values()),
+            probe.auroc(is_test, scores["network"], groups),
+            probe.auroc(is_test, scores["statistics"], groups),
             _single(is_test, statistics, groups),
             _unlike(of.rows, scores["network"]),
             {name: chance.p_of(each, is_test, groups, penalty) for name, (each, penalty) in seen.items()},
