@@ -78,11 +78,10 @@ class Finished(NamedTuple):
         the study's.
         """
         given = self.settings
+        found = STUDY.get(given["set"])
         is_its = set(given["classes"]) == _STUDY_CLASSES and given["images"].get("test") == _STUDY_TEST_IMAGES
         made_up = given.get("backbone") == "demo" or str(given.get("notice") or "").startswith(contract.SAMPLE_NOTICE)
-        if not is_its or made_up or given.get("class_weight", "none") != "none":
-            return None
-        return STUDY.get(given["set"])
+        return found if is_its and not made_up and given.get("class_weight", "none") == "none" else None
 
 
 def are_classes(classes: object) -> TypeGuard[list[str]]:
