@@ -84,7 +84,8 @@ def compare(runs: Sequence[Place], *, out_of_fold: bool = False, against_first: 
 
     Returns:
         A row a comparison: `first`, `second`, `figure`, `difference` (second less first) with its 95 % interval
-        `low` to `high`, the p-values `p`, `p_holm` (corrected for all) and `p_mcnemar`, and `words`, what may be said.
+        `low` to `high`, the p-values `p`, `p_holm` (corrected for all) and `p_mcnemar`, `words`, what may be said, and
+        the `reason` and `note` that explain what isn't defined and how runs that group images differently are compared.
 
     Raises:
         UserError: a folder holds no finished run, or the runs can't be compared.

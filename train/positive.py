@@ -12,7 +12,6 @@ _NEGATIVE = frozenset(
         "background",
         "benign",
         "clean",
-        "clear",
         "control",
         "controls",
         "false",
@@ -25,14 +24,21 @@ _NEGATIVE = frozenset(
         "ok",
         "unaffected",
         "undamaged",
+        "undiseased",
+        "unfractured",
         "unharmed",
         "uninfected",
+        "uninjured",
         "unremarkable",
-        "well",
     ]
 )
+_ALONE = frozenset(["clear", "well"])  # the same, but not in a longer name: "clear cell", "well differentiated"
 _NEGATORS = frozenset(["no", "non", "not", "without", "w/o"])
-_PREFIXES = ("no", "non", "not", "un", "in", "a", "without")  # of the other class's name: "uninjured" beside "injured"
+# Of the other class's name: "nontumor" beside "tumor". Not "un", "in" or "a": unstable and atypical are the findings.
+_PREFIXES = ("no", "non", "not", "without")
+# Names without a finding beside the same with one of the other prefixes.
+_SOUND = frozenset(["complete", "regular", "stable", "symmetric", "symmetrical", "typical"])
+_FAULTS = ("un", "in", "a", "ir")
 _WORD = re.compile(r"w/o|[^\W\d_]+|\d+")
 
 
@@ -71,13 +77,15 @@ def _is_negative(name: str) -> bool:
     words = [(word.lstrip("0") or "0") if word.isdecimal() else word for word in _WORD.findall(apart.casefold())]
     for word, after in zip(words, [*words, ""][1:], strict=True):
         if word in _NEGATORS:
-            return after not in _NEGATIVE  # "not healthy" is a finding
-        if word in _NEGATIVE:
+            return after not in _NEGATIVE | _ALONE  # "not healthy" is a finding
+        if word in _NEGATIVE or (word in _ALONE and len(words) == 1):
             return True
     return False
 
 
 def _negates(name: str, other: str) -> bool:
-    """Whether a name is the other with a prefix that says no, as `uninjured` or `nontumor`."""
+    """Whether a name is the other with a prefix that says no, as `nontumor`, or what the other denies, as `stable`."""
     name, other = ("".join(re.findall(r"[^\W_]+", each.casefold())) for each in (name, other))
-    return any(name == prefix + other for prefix in _PREFIXES)
+    return any(name == prefix + other for prefix in _PREFIXES) or (
+        name in _SOUND and any(other == prefix + name for prefix in _FAULTS)
+    )

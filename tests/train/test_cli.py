@@ -139,8 +139,9 @@ def test_options_of_training_reach_the_run(image_set: Callable[..., Path]) -> No
     assert found["other"]["threshold"]["chosen_by"] == "a sensitivity of 0.9 on validation"
     assert found["other"]["val"]["decisions"]["chosen"]["sensitivity"]["value"] >= 0.9
     assert "calibration" not in found["plain"]
-    before, after = found["other"]["calibration"]["val_before"]["brier"], found["other"]["val"]["brier"]
-    assert before != after
+    calibration = found["other"]["calibration"]
+    before, after = calibration["val_before"]["brier"], found["other"]["val"]["brier"]
+    assert (before == after) == ("reason" in calibration), "eight images may determine no temperature"
     assert before == found["plain"]["val"]["brier"], "classes of one size weigh the same in any case"
     tuned = pd.read_csv(runs / "other" / "predictions.csv")
     model = keras.saving.load_model(runs / "other" / "model.keras", safe_mode=True)

@@ -41,6 +41,12 @@ from train.positive import choose
         ("normal", "non-normal"),
         ("normal", "abnormal"),
         ("normal lung", "acute"),
+        ("stable", "unstable"),
+        ("typical", "Atypical"),
+        ("symmetric", "asymmetric"),
+        ("complete", "incomplete"),
+        ("clear", "cloudy"),
+        ("well", "not well"),
     ],
 )
 def test_what_a_name_calls_negative_is_not_positive(negative: str, positive: str) -> None:
@@ -54,7 +60,18 @@ def test_what_a_name_calls_negative_is_not_positive(negative: str, positive: str
 
 
 @pytest.mark.parametrize(
-    "labels", [("cat", "dog"), ("01", "02"), ("benign", "normal"), ("10", "9"), ("", "x"), ("NIH", "noise")]
+    "labels",
+    [
+        ("cat", "dog"),
+        ("01", "02"),
+        ("benign", "normal"),
+        ("10", "9"),
+        ("", "x"),
+        ("NIH", "noise"),
+        ("clear cell", "papillary"),
+        ("poorly differentiated", "well differentiated"),
+        ("aseptic", "septic"),
+    ],
 )
 def test_where_names_say_nothing_the_second_is_positive(labels: tuple[str, str]) -> None:
     """Neither or both: the alphabetically second, as it says."""

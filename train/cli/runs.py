@@ -60,6 +60,8 @@ def compare(runs: tuple[Path, ...], *, out_of_fold: bool, against_first: bool, *
             say(f"\nThe second less the first, {images}:")
             say(table(difference.as_text(found)))
             say(f"{found['p'].notna().sum()} tests. {difference.tests_in_words(finished[0].group_name)}")
+            for note in difference.notes(found):
+                say(note)
 
 
 @click.command()

@@ -17,7 +17,7 @@ from train.evaluation.phase_metrics import Estimate
 
 MOST = 500  # images of either kind and of a class that are compared: more would hardly narrow the intervals
 _LEAST = 20  # images of either kind, without which nothing is said
-_FOLDS = 5
+FOLDS = 5
 # Of the inverse penalty: 2,048 outputs of a network need a strong one, a few statistics hardly any.
 WIDE, NARROW = 0.01, 1.0
 
@@ -44,7 +44,7 @@ def too_few(kind: NDArray[np.bool_], groups: NDArray[Any], names: tuple[str, str
         group_name: what a reason calls a group.
     """
     sides = [(int((kind == side).sum()), len(set(groups[kind == side])), name) for side, name in enumerate(names)]
-    few = [side for side in sides if side[0] < _LEAST or side[1] < _FOLDS]
+    few = [side for side in sides if side[0] < _LEAST or side[1] < FOLDS]
     if not few:
         return None
     images, patients, name = min(few)
@@ -61,7 +61,7 @@ def scores(features: Floats, kind: NDArray[np.bool_], groups: NDArray[Any], pena
         penalty: scikit-learn's C.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=1000))
-    folds = StratifiedGroupKFold(_FOLDS)
+    folds = StratifiedGroupKFold(FOLDS)
     with threadpool_limits(
         1
     ):  # on products this small a second thread costs more than it saves: 0.4 of the time without

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from manifests.contract import write_atomically
 from train import checksums
-from train.data_checks import probe
+from train.data_checks import chance, probe
 from train.data_checks.image_statistics import OF_FILE, OF_PIXELS, STATISTICS, Range, of_files
 from train.dataset import Dataset
 from train.evaluation.metrics import Floats
@@ -28,7 +28,7 @@ from train.evaluation.phase_metrics import Estimate
 from train.evaluation.results import ResultsError
 
 NAME = "shift.json"
-_FORMAT = 1  # of what is kept beside the activations; another one where something else would be measured
+_FORMAT = 2  # of what is kept beside the activations; another one where something else would be measured
 UNLIKE = 6  # test images of a class that are shown
 _READ = 0.9  # of the source files, so that something is said of them
 _OF_IMAGES = ("bits per pixel", *OF_PIXELS)  # the set's images all have one size
@@ -51,7 +51,8 @@ class OfClass:
     """The shift of a class: AUROCs for telling test images from train images, and the test images most unlike train.
 
     `network` is of logistic regression on the frozen backbone's pooled output, `statistics` of one on all statistics, each
-    on patients that it wasn't fitted to; `single` of each statistic, above 0.5 where test images have the higher one.
+    on patients that it wasn't fitted to; `single` of each statistic, above 0.5 where test images have the higher one. `p`, of
+    both by name, is how often chance does as well, uncorrected; an older version didn't measure it.
     """
 
     train: int
@@ -60,6 +61,7 @@ class OfClass:
     statistics: Estimate
     single: dict[str, Estimate] = field(default_factory=dict)
     unlike: list[Unlike] = field(default_factory=list)
+    p: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Shift:
     augmented: dict[str, dict[str, Estimate]]
 
 
-class _Images(NamedTuple):
+class Images(NamedTuple):
     """Unaugmented images: `rows` of the set, pooled activations, and statistics of the source files and of the images."""
 
     rows: pd.DataFrame
@@ -89,8 +91,9 @@ class _Images(NamedTuple):
     source: pd.DataFrame
     image: pd.DataFrame
 
-    def where(self, chosen: NDArray[np.bool_]) -> "_Images":
-        return _Images(*(each[chosen] for each in self))
+    def where(self, chosen: NDArray[np.bool_]) -> "Images":
+        """Those that are chosen, (images,)."""
+        return Images(*(each[chosen] for each in self))
 
 
 def measure(
@@ -123,8 +126,7 @@ def measure(
         return of_files(paths, checksums.tolist(), lambda done, _: progress(before + done, in_all), value_range)
 
     sources = [source / name for name in originals["source"]] if source else []
-
-    images = _Images(
+    images = Images(
         originals,
         pooled_of(dataset._replace(rows=originals.drop(columns="is_test"))),
         read(sources, originals["source_sha256"], 0, value_range).reindex(range(len(originals))),
@@ -136,7 +138,7 @@ def measure(
     return Shift(
         files,
         reason,
-        _shift(dataset, images, files),
+        of_classes(dataset, images, files),
         {kind: _shortcuts(dataset, train, kind) for kind in dict.fromkeys((files, "image"))},
         _traces(dataset, train) if files == "source" else {},
         _augmented(dataset, train, augmented, of_augmented),
@@ -149,7 +151,7 @@ def _chosen(originals: pd.DataFrame) -> NDArray[np.int64]:
     return probe.sample(originals.assign(sha256=rank), ["label", "is_test"])
 
 
-def _readable(images: _Images, source: Path | None) -> tuple[_Images, str, str]:
+def _readable(images: Images, source: Path | None) -> tuple[Images, str, str]:
     """The images of which all is known, whose files' statistics are told, and why not the sources'."""
     known = images.source.notna().all(axis=1).to_numpy()
     whole = images.image.notna().all(axis=1).to_numpy()
@@ -161,7 +163,8 @@ def _readable(images: _Images, source: Path | None) -> tuple[_Images, str, str]:
     return images.where(whole), "image", reason
 
 
-def _shift(dataset: Dataset, images: _Images, files: str) -> dict[str, OfClass]:
+def of_classes(dataset: Dataset, images: Images, files: str) -> dict[str, OfClass]:
+    """The shift of each class, by the statistics of source files or of the set's images, as `files` says."""
     if not images.rows["is_test"].any():
         return {}
     found = {}
@@ -174,14 +177,15 @@ def _shift(dataset: Dataset, images: _Images, files: str) -> dict[str, OfClass]:
             found[label] = OfClass(*counts, lacking, lacking)
             continue
         statistics = of.source if files == "source" else of.image[list(_OF_IMAGES)]
-        by_network = probe.scores(of.pooled, is_test, groups)
-        by_statistics = probe.scores(statistics.to_numpy(), is_test, groups, probe.NARROW)
+        seen = {"network": (of.pooled, probe.WIDE), "statistics": (statistics.to_numpy(), probe.NARROW)}
+        scores = {name: probe.scores(each, is_test, groups, penalty) for name, (each, penalty) in seen.items()}
         found[label] = OfClass(
             *counts,
-            probe.auroc(is_test, by_network, groups),
-            probe.auroc(is_test, by_statistics, groups),
+            probe.auroc(is_test, scores["network"], groups),
+            probe.auroc(is_test, scores["statistics"], groups),
             _single(is_test, statistics, groups),
-            _unlike(of.rows, by_network),
+            _unlike(of.rows, scores["network"]),
+            {name: chance.p_of(each, is_test, groups, penalty) for name, (each, penalty) in seen.items()},
         )
     return found
 
@@ -201,7 +205,7 @@ def _unlike(rows: pd.DataFrame, scores: Floats) -> list[Unlike]:
     ]
 
 
-def _shortcuts(dataset: Dataset, train: _Images, kind: str) -> dict[str, dict[str, Estimate]]:
+def _shortcuts(dataset: Dataset, train: Images, kind: str) -> dict[str, dict[str, Estimate]]:
     """By class and statistic: the AUROC for that class against the others."""
     names, statistics = (STATISTICS, train.source) if kind == "source" else (_OF_IMAGES, train.image)
     labels, groups = train.rows["label"].to_numpy(), train.rows["group"].to_numpy()
@@ -213,7 +217,7 @@ def _shortcuts(dataset: Dataset, train: _Images, kind: str) -> dict[str, dict[st
     return found
 
 
-def _traces(dataset: Dataset, train: _Images) -> dict[str, dict[str, Estimate]]:
+def _traces(dataset: Dataset, train: Images) -> dict[str, dict[str, Estimate]]:
     """What of the source files alone a network can see in the set's images, by class and statistic."""
     found: dict[str, dict[str, Estimate]] = {}
     for label in dataset.classes:
@@ -229,7 +233,7 @@ def _traces(dataset: Dataset, train: _Images) -> dict[str, dict[str, Estimate]]:
 
 
 def _augmented(
-    dataset: Dataset, train: _Images, augmented: pd.DataFrame, statistics: pd.DataFrame
+    dataset: Dataset, train: Images, augmented: pd.DataFrame, statistics: pd.DataFrame
 ) -> dict[str, dict[str, Estimate]]:
     """What single statistics say of which images are augmented, by class."""
     found: dict[str, dict[str, Estimate]] = {}

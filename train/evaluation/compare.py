@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from train.evaluation.intervals import TAIL, bootstrap, interval
+from train.evaluation.intervals import TAIL, bootstrap, interval, resamples
 from train.evaluation.metrics import Floats, Labels, ranked
 from train.evaluation.results import Finished, ResultsError
 from train.evaluation.significance import auroc_influence, clustered, holm, mcnemar, permutation
 
 LEVEL = 0.05  # of all tests together, and what each interval leaves out
 FIRST_IS_BETTER, SECOND_IS_BETTER = "the first is better", "the second is better"
+NO_EVIDENCE = "no evidence of a difference"
 COLUMNS = ("first", "second", "figure", "difference", "low", "high", "p", "p_holm", "p_mcnemar", "words")
 
 
@@ -54,7 +57,7 @@ def differences(
     Columns: first, second, figure, difference, low, high (its 95 % interval, paired, over patients), p (for accuracies
     by exact permutation of the patients, for AUROCs by Obuchowski's test for clustered data), p_holm (corrected for
     all comparisons), p_mcnemar (McNemar's exact test, which takes the images for independent), reason (why something is
-    not defined) and words (what may be said). `progress` is called with (pairs done, pairs).
+    not defined), note (where the two runs group the images differently) and words (what may be said). `progress` is called with (pairs done, pairs).
 
     Raises:
         ResultsError: runs on other test images than the first one's; out of fold, a run that isn't cross-validated, or none
@@ -77,7 +80,7 @@ def differences(
     for done, pair in enumerate(pairs, 1):
         rows += compared(*pair, tail)
         progress(done, len(pairs))
-    found = pd.DataFrame(rows, columns=[*COLUMNS, "reason"])
+    found = pd.DataFrame(rows, columns=[*COLUMNS, "reason", "note"])
     found["p_holm"] = holm(found["p"].to_numpy(float))
     found["words"] = [_words(row) for row in found.itertuples(index=False)]
     return found
@@ -91,6 +94,11 @@ def as_text(found: pd.DataFrame) -> pd.DataFrame:
         table[name] = ["" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in found[column]]
     table["what may be said"] = found["words"]
     return table
+
+
+def notes(found: pd.DataFrame) -> list[str]:
+    """What is to be said of all comparisons together."""
+    return [note for note in found["note"].unique() if note]
 
 
 def difference_text(row: Any) -> str:
@@ -166,7 +174,7 @@ def compared(one: Judgement, two: Judgement, tail: float = TAIL) -> list[dict[st
     `tail` is what each end of an interval leaves out.
     """
     labels = one.images["label"].map({name: index for index, name in enumerate(one.classes)}).to_numpy()
-    patients = np.unique(one.images["group"].astype(str), return_inverse=True)[1]
+    patients, note = _patients(one, two)
     names = {point: _accuracy(point) for point in one.right}
     gained = {point: two.right[point].astype(int) - one.right[point] for point in names}
     rankings = [ranked(labels, each.probabilities) for each in (one, two)]
@@ -176,7 +184,7 @@ def compared(one: Judgement, two: Judgement, tail: float = TAIL) -> list[dict[st
         total = weights.sum(axis=-1)
         return {"AUROC": second - first} | {names[point]: weights @ each / total for point, each in gained.items()}
 
-    drawn = bootstrap(figures, patients)
+    drawn = bootstrap(figures, patients, resamples(tail))
     fewest, lacking = _fewest(labels, patients, one.classes)
     support = dict.fromkeys(drawn, int(patients.max()) + 1) | {"AUROC": fewest}
     tests = {names[point]: (permutation(each, patients), mcnemar(each)) for point, each in gained.items()}
@@ -188,8 +196,31 @@ def compared(one: Judgement, two: Judgement, tail: float = TAIL) -> list[dict[st
         row = {"first": one.name, "second": two.name, "figure": name, "difference": value, "low": low, "high": high}
         few = f"{one.split} holds {support[name]} {one.group_name}" + (f" with an {lacking}" if name == "AUROC" else "")
         reason = f"{one.split} holds no {lacking}" if np.isnan(value) else f"needs at least 2 {one.group_name}s, {few}"
-        rows.append(row | {"p": p, "p_mcnemar": images, "reason": reason if np.isnan(low) else ""})
+        if support[name] >= 2:
+            reason = f"too few resamplings of the {one.group_name}s hold every class"
+        rows.append(row | {"p": p, "p_mcnemar": images, "reason": reason if np.isnan(low) else "", "note": note})
     return rows
+
+
+def _patients(one: Judgement, two: Judgement) -> tuple[NDArray[np.intp], str]:
+    """Of each image the number of its patient; where the runs group images differently, of both groupings, and a note.
+
+    Whoever is one for either run is one then, so that it doesn't matter which run is the first.
+    """
+    numbered = [np.unique(each.images["group"].astype(str), return_inverse=True) for each in (one, two)]
+    (names, first), (others, second) = numbered
+    if np.array_equal(names[first], others[second]):
+        return first, ""
+    count = len(first)
+    links = np.r_[first, second + len(names)] + count  # from each image to its group of either run
+    size = count + len(names) + len(others)
+    graph = coo_array((np.ones(2 * count), (np.tile(np.arange(count), 2), links)), (size, size))
+    joined = connected_components(graph, directed=False)[1][:count]
+    same = len(set(zip(first, second, strict=True))) == len(names) == len(others)
+    note = (
+        f"Where runs group the same images differently, {one.group_name}s of either that share an image count as one."
+    )
+    return np.unique(joined, return_inverse=True)[1], "" if same else note
 
 
 def _accuracy(point: str) -> str:
@@ -227,5 +258,5 @@ def _words(row: Any) -> str:
     if row.reason:
         return f"not defined: {row.reason}" if np.isnan(row.difference) else f"no interval: {row.reason}"
     if row.low <= 0 <= row.high or not row.p_holm < LEVEL:
-        return "no evidence of a difference"
+        return NO_EVIDENCE
     return SECOND_IS_BETTER if row.difference > 0 else FIRST_IS_BETTER

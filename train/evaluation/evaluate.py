@@ -61,8 +61,11 @@ def judge(
 
     scale, calibration = 1.0, None
     if calibrate:
-        scale = temperature(labels[val], probabilities[val])
-        reason = f"the limit of the search: {chosen_on} determines no temperature" if is_at_limit(scale) else ""
+        scale, reason = temperature(labels[val], probabilities[val]), ""
+        if is_at_limit(
+            scale
+        ):  # a limit of the search is no optimum, and makes probabilities as sure or unsure as it is far
+            scale, reason = 1.0, f"not scaled: {chosen_on} determines no temperature"
         before = {split: Scores(each.brier, each.ece) for split, each in measured(probabilities, None).items()}
         calibration = Calibration(
             temperature=round(scale, 6), reason=reason, val_before=before["val"], test_before=before.get("test")

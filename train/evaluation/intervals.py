@@ -9,6 +9,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 RESAMPLES = 1000  # of the patients
 TAIL = 0.025  # that each end leaves out
+_DEFINED = 0.2  # of the resamplings, in which a figure must be defined: the others are no sample of what patients give
 _FEW = 5  # patients; the least and the largest of fewer hold less than 95 % of what other patients would give
 _CELLS = 1_000_000  # weights that are held at once
 _SAME = 1e-12  # figures that differ by less are equal but for rounding
@@ -16,8 +17,15 @@ _SAME = 1e-12  # figures that differ by less are equal but for rounding
 Floats = NDArray[np.floating[Any]]
 
 
-def bootstrap(figures: Callable[[Floats], dict[str, Floats]], patients: NDArray[np.intp]) -> dict[str, Floats]:
-    """Figures by name, of patients drawn with replacement: arrays of shape (RESAMPLES, ...).
+def resamples(tail: float) -> int:
+    """How many resamplings an interval needs whose ends leave out so much: as many beyond an end as others have."""
+    return max(RESAMPLES, round(RESAMPLES * TAIL / tail))
+
+
+def bootstrap(
+    figures: Callable[[Floats], dict[str, Floats]], patients: NDArray[np.intp], times: int = RESAMPLES
+) -> dict[str, Floats]:
+    """Figures by name, of patients drawn with replacement: arrays of shape (times, ...).
 
     All images of a patient come or stay away together.
     Source: Davison and Hinkley (1997), Bootstrap Methods and their Application, sections 2.4 and 3.8.
@@ -25,11 +33,15 @@ def bootstrap(figures: Callable[[Floats], dict[str, Floats]], patients: NDArray[
     Args:
         figures: gives arrays of shape (resamples, ...), from how often each image counts, (resamples, images).
         patients: (images,) the patient's number, 0 to patients - 1.
+        times: how often.
     """
     count = int(patients.max()) + 1
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    rng = np.random.default_rng(0)
     step = max(1, _CELLS // len(patients))
-    parts = [figures(drawn[at : at + step, patients].astype(float)) for at in range(0, RESAMPLES, step)]
+    parts = []
+    for at in range(0, times, step):
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(step, times - at))
+        parts.append(figures(drawn[:, patients].astype(float)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -38,6 +50,7 @@ def interval(
 ) -> tuple[float, float]:
     """The 95 % interval of a figure by the bias-corrected and expanded percentile bootstrap; nan without two patients.
 
+    It is nan, too, where few resamplings define the figure, as where many classes have two patients each.
     The percentiles are moved by what resampling shifts the figure's median, and widened by what Student's t is wider
     than the normal distribution, since resampling few patients varies too little. Where no resampling changes the figure
     (no patient was misjudged, say), the interval is the exact binomial one: a share of all patients of up to
@@ -49,20 +62,21 @@ def interval(
 
     Args:
         value: the figure.
-        drawn: (RESAMPLES,) the figure in each resampling, nan where it isn't defined.
+        drawn: (resamples,) the figure in each resampling, nan where it isn't defined.
         patients: that the figure depends on; of a sensitivity, those with positive images.
         bounds: the least and the largest value that the figure can have.
         tail: what each end leaves out; less of it makes several intervals hold together.
     """
+    times = len(drawn)
     drawn = drawn[np.isfinite(drawn)]
-    if patients < 2 or not len(drawn) or not np.isfinite(value):
+    if patients < 2 or len(drawn) < _DEFINED * times or not np.isfinite(value):
         return np.nan, np.nan
     if np.ptp(drawn) < _SAME:
         unseen = 1 - tail ** (1 / patients)
         low, high = ((1 - unseen) * value + unseen * bound for bound in bounds)
         return low, high
     below = np.mean(drawn < value - _SAME) + np.mean(np.abs(drawn - value) <= _SAME) / 2
-    shift = ndtri(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    shift = ndtri(np.clip(below, 1 / times, 1 - 1 / times))
     width = _width(patients, tail)
     low, high = np.quantile(drawn, ndtr(2 * shift + np.array([-width, width])))
     if patients < _FEW:

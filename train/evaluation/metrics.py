@@ -105,6 +105,8 @@ def metrics(
         else:
             value = values[name]
             low, high = interval(value, drawn[name], count, (0.0, 2.0 if name == "brier" and len(classes) > 2 else 1.0))
+        if count >= 2 and np.isnan(low):
+            lacking = f"too few resamplings of the {group_name}s hold every class for an interval"
         return Estimate.of(float(value), low, high, lacking)
 
     return Metrics(

@@ -105,7 +105,7 @@ class Calibration:
     """The temperature that the logits were divided by, and the scores without it."""
 
     temperature: float
-    reason: str = ""  # why it says nothing
+    reason: str = ""  # why it is 1 and nothing was scaled, where there is no best one
     val_before: Scores
     test_before: Scores | None = None
 
@@ -187,6 +187,17 @@ class PhaseMetrics:
     def measured(self) -> Metrics:
         """The figures of that split."""
         return self.test or self.val
+
+    @property
+    def is_worse_scaled(self) -> bool:
+        """Whether the temperature, fitted elsewhere, made the Brier score on test worse.
+
+        It changes no ranking, so that what it changes of the Brier score is how well probabilities are calibrated.
+        """
+        if not (self.calibration and self.calibration.test_before and self.test):
+            return False
+        before, after = self.calibration.test_before.brier.value, self.test.brier.value
+        return before is not None and after is not None and after > before
 
 
 def to_json(measured: object) -> Any:

@@ -16,6 +16,7 @@ from train.evaluation.thresholds import OUT_OF_FOLD, VALIDATION
 
 # Test accuracy in %, frozen and fine-tuned, of the study whose recipes Evenset ships.
 STUDY = {"original": (71.31, 73.56), "augment1": (86.38, 86.70), "augment2": (84.78, 86.54)}
+_STUDY_CLASSES, _STUDY_TEST_IMAGES = {"NORMAL", "PNEUMONIA"}, 624
 NAMES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -71,8 +72,16 @@ class Finished(NamedTuple):
 
     @property
     def study(self) -> tuple[float, float] | None:
-        """The study's accuracies, if the run is on one of its sets and trained as the study did."""
-        return STUDY.get(self.settings["set"]) if self.settings.get("class_weight", "none") == "none" else None
+        """The study's accuracies, if the run is on one of its sets and trained as the study did.
+
+        A name is not enough, since any set may be called after a recipe: the classes and the number of test images must be
+        the study's.
+        """
+        given = self.settings
+        found = STUDY.get(given["set"])
+        is_its = set(given["classes"]) == _STUDY_CLASSES and given["images"].get("test") == _STUDY_TEST_IMAGES
+        made_up = given.get("backbone") == "demo" or str(given.get("notice") or "").startswith(contract.SAMPLE_NOTICE)
+        return found if is_its and not made_up and given.get("class_weight", "none") == "none" else None
 
 
 def are_classes(classes: object) -> TypeGuard[list[str]]:
@@ -165,8 +174,9 @@ def _table(run: Finished, split: str) -> pd.DataFrame:
         measured = of_phase.val if split == "val" or not of_phase.test else of_phase.test
         column = figures(measured, value, phase, run.val_name if split == "val" else split, run.group_name)
         if scaled := of_phase.calibration:
-            unclear = f" ({scaled.reason})" if scaled.reason else ""
-            column.loc[len(column)] = ["temperature", f"{scaled.temperature:.3f}{unclear}"]
+            worse = "worse calibrated on test with it" if of_phase.is_worse_scaled else ""
+            noted = scaled.reason or worse
+            column.loc[len(column)] = ["temperature", f"{scaled.temperature:.3f}{f' ({noted})' if noted else ''}"]
         parts.append(column.set_index(column.columns[0]))
     return pd.concat(parts, axis=1).reset_index()
 

@@ -1,6 +1,7 @@
 """Intervals as places on a scale, for the pictures that stand in the tables: forest plots."""
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -109,4 +110,5 @@ class _Scale:
 
 def _named(words: str, row: Any) -> str:
     """The words about the first and the second, which the plot calls by their names."""
-    return words.replace("the first", row.first).replace("the second", row.second)
+    names = {"the first": str(row.first), "the second": str(row.second)}
+    return re.sub("the (?:first|second)", lambda found: names[found[0]], words)  # in one pass: a name may hold either

@@ -255,11 +255,16 @@ def _calibration(run: Finished) -> str:
     scaled = run.last.calibration
     if not scaled:
         return "The probabilities are as the model gives them"
+    if scaled.reason and scaled.temperature == 1:
+        return f"The probabilities are as the model gives them; {scaled.reason}"
     before = scaled.test_before or scaled.val_before
     unclear = f" ({scaled.reason})" if scaled.reason else ""
+    worse = (
+        "; with it the Brier score is worse, so don't take the probabilities at their word" * run.last.is_worse_scaled
+    )
     return (
         f"The probabilities are scaled by a temperature of {scaled.temperature:.3f}, fitted on {run.chosen_on}{unclear}. Before it, "
-        f"on {run.last.split}, the Brier score was {before.brier.value:.3f} and the calibration error {before.ece.value:.3f}"
+        f"on {run.last.split}, the Brier score was {before.brier.value:.3f} and the calibration error {before.ece.value:.3f}{worse}"
     )
 
 

@@ -253,7 +253,7 @@ def _compared(runs: list[Finished]) -> tuple[list[str], list[forest_plot.Forest]
         found = compare.differences(runs, lambda done, total: None)  # noqa: ARG005
     except ResultsError as error:
         return verdict.verdict(runs, None), shown, str(error)
-    sentences, texts = verdict.verdict(runs, found), compare.as_text(found)
+    sentences, texts = verdict.verdict(runs, found) + compare.notes(found), compare.as_text(found)
     if len(runs) == 1:  # whose name says nothing
         for each in (found, texts):
             each[["first", "second"]] = each[["first", "second"]].map(

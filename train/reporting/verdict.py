@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from train.evaluation.compare import FIRST_IS_BETTER, SECOND_IS_BETTER, difference_text
+from train.evaluation.compare import FIRST_IS_BETTER, NO_EVIDENCE, SECOND_IS_BETTER, difference_text
 from train.evaluation.results import Finished
 
 _BETTER = {SECOND_IS_BETTER: "better", FIRST_IS_BETTER: "worse"}
@@ -70,18 +70,20 @@ def _of_pair(found: pd.DataFrame, first: str, second: str, name: str, base: str)
     parts = [_said(ranking, "ranking (AUROC)"), _said(decided, decisions.index[-1])]
     sentences = [f"{name} against {base}: {' and '.join(parts)}."]
     at_half = decisions.iloc[0]
-    if at_half["words"] in _BETTER and ranking["words"] not in _BETTER and len(decisions) > 1:
+    # That there is no evidence of another ranking needs an interval, and is no evidence that it is the same.
+    if at_half["words"] in _BETTER and ranking["words"] == NO_EVIDENCE and len(decisions) > 1:
         sentences.append(
             f"At a fixed threshold of 0.5 accuracy is {_BETTER[at_half['words']]} ({at_half['difference']:+.3f}): the decision "
-            "line moved, the ranking didn't."
+            "line may have moved; there is no evidence that the ranking did."
         )
-    elif ranking["words"] in _BETTER and decided["words"] not in _BETTER:
-        sentences.append("So the order of the images changed more than the decisions that the threshold makes of it.")
     return sentences
 
 
 def _said(row: "pd.Series[float]", figure: str) -> str:
+    words = str(row["words"])
     if pd.isna(row["difference"]):
-        return f"{figure} is not defined"
-    how = _BETTER.get(str(row["words"]))
-    return f"{f'{how} in' if how else 'no evidence of a difference in'} {figure}: {difference_text(row)}"
+        return f"{figure} is {words}"  # "not defined: test holds no ..."
+    if pd.isna(row["low"]):
+        return f"{figure}: {difference_text(row)} ({words})"  # "no interval: needs ..."
+    how = f"{_BETTER[words]} in" if words in _BETTER else "no evidence of a difference in"
+    return f"{how} {figure}: {difference_text(row)}"

@@ -13,6 +13,7 @@ import pytest
 from train import checksums
 from train.data_checks import shift, shift_summary
 from train.dataset import Dataset
+from train.evaluation.phase_metrics import Estimate
 from train.evaluation.results import ResultsError
 
 CLASSES = ("0", "TRUE")
@@ -83,6 +84,9 @@ def test_what_is_there_is_found_and_nothing_else(tmp_path: Path) -> None:
     assert bright.statistics.low > 0.9
     assert bright.network.low < 0.5, "the network's output holds no brightness"
     assert same.single["brightness"].low < 0.5 < same.single["brightness"].high
+    assert bright.p["statistics"] < 0.001
+    assert bright.p["network"] > 0.05
+    assert min(same.p.values()) > 0.05
     assert [each.path.split("-")[:2] for each in bright.unlike] == [["data/test", "0"]] * shift.UNLIKE
     odds = [each.probability for each in bright.unlike]
     assert odds == sorted(odds, reverse=True)
@@ -96,6 +100,7 @@ def test_what_is_there_is_found_and_nothing_else(tmp_path: Path) -> None:
     text = {part.title: " ".join(part.sentences) for part in shift_summary.summary(found, {"size": [SIDE, SIDE]})}
     assert "0: test images differ from train images in more than chance" in text["Is test like train?"]
     assert "brightness differs most" in text["Is test like train?"]
+    assert f"simple statistics at {bright.statistics} (p = 0.002)" in text["Is test like train?"], "of four tests"
     assert "TRUE: no sign that test images differ" in text["Is test like train?"]
     shortcuts = text["What gives the class away?"]
     assert "The aspect ratio of the source file alone gives TRUE at" in shortcuts
@@ -152,6 +157,26 @@ def test_a_rare_class_gives_no_certainty(tmp_path: Path) -> None:
     assert shift_summary.summary(found, {}) == []
 
 
+def of_class(p: dict[str, float], low: float = 0.52) -> shift.OfClass:
+    """A class whose AUROCs have intervals above 0.5."""
+    seen = Estimate(0.6, low, 0.68)
+    return shift.OfClass(100, 100, seen, seen, {"contrast": seen}, p=p)
+
+
+def test_that_test_differs_is_said_by_the_corrected_p() -> None:
+    """An interval above 0.5 is no evidence, nor is one p of many; of an older run, which has none, nothing is said."""
+    chances = {"network": 0.02, "statistics": 0.6}
+    for classes, differs in (({"a": chances}, True), ({"a": chances, "b": {"network": 0.3, "statistics": 0.4}}, False)):
+        found = shift.Shift("source", "", {label: of_class(p) for label, p in classes.items()}, {}, {}, {})
+        (part,) = shift_summary.summary(found, {})
+        assert ("a: test images differ from train images in more than chance" in part.findings[0]) is differs
+        assert ("(p = 0.040)" in part.findings[0]) is differs
+        assert bool(part.advice) is differs
+    (older,) = shift_summary.summary(shift.Shift("source", "", {"a": of_class({})}, {}, {}, {}), {})
+    assert older.findings[0].startswith("a: an older version measured it")
+    assert not older.advice
+
+
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     """To the last digit; what is damaged or changed by hand is named, what isn't there is None."""
     dataset, ratios = drawn(tmp_path / "set")
@@ -204,3 +229,5 @@ def test_kermanys_test_images_differ_from_train_in_statistics(
     assert found.files == "source"
     assert 0.6 < of_normal.statistics.low < of_normal.statistics.high < 0.95
     assert of_normal.network.low < 0.5, "of noise nothing follows"
+    assert of_normal.p["statistics"] < 0.001
+    assert of_normal.p["network"] > 0.05

@@ -152,6 +152,48 @@ def test_what_is_said_goes_by_the_corrected_p() -> None:
     assert (found["p"] < 0.05).any(), "what the correction is for"
 
 
+def test_runs_that_group_images_differently_are_compared_by_both_groupings() -> None:
+    """Of two sets of one source: the intervals don't go by who comes first, and it is said."""
+    coarse, fine = finished("coarse", POOR, LABELS), finished("fine", GOOD, LABELS)
+    apart = np.tile([f"i{number}" for number in range(400)], 2)
+    together = np.tile([f"p{number // 40}" for number in range(400)], 2)
+    shifted = np.tile([f"q{(number + 20) // 40}" for number in range(400)], 2)
+
+    def of(run: Finished, groups: np.ndarray) -> Finished:
+        return run._replace(predictions=run.predictions.assign(group=groups))
+
+    def between(first: Finished, second: Finished) -> pd.DataFrame:
+        found = compare.differences([first, second], nothing)
+        return found[found["first"].str.split().str[0] != found["second"].str.split().str[0]].reset_index(drop=True)
+
+    one, two = between(of(coarse, together), of(fine, apart)), between(of(fine, apart), of(coarse, together))
+    np.testing.assert_allclose(one[["low", "high"]], -two[["high", "low"]].to_numpy(), atol=1e-9)
+    pd.testing.assert_series_equal(one["p"], two["p"])
+    assert compare.notes(one) == compare.notes(two) != []
+    alike = between(of(coarse, together), of(fine, np.char.add("x", together)))
+    assert compare.notes(alike) == []
+    np.testing.assert_allclose(one[["low", "high", "p"]], alike[["low", "high", "p"]], atol=0.02)
+    chained = between(of(coarse, together), of(fine, shifted))
+    assert set(chained["words"]) == {"no interval: needs at least 2 groups, test holds 1 group with an image of a",
+                                     "no interval: needs at least 2 groups, test holds 1 group"}  # fmt: skip
+
+
+def test_many_classes_of_few_patients_have_no_interval() -> None:
+    """Where hardly a resampling holds every class, a handful of draws is no interval, and that is the reason given."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(30), 2)
+    names = tuple(f"k{number:02}" for number in range(30))
+    images = pd.DataFrame({"label": np.array(names)[labels], "group": [f"p{number}" for number in range(60)]})
+    one, two = (
+        compare.Judgement(name, images, names, rng.dirichlet(np.ones(30), 60), {"most probable": rng.random(60) < 0.5})
+        for name in ("one", "two")
+    )
+    auroc, accuracy = compare.compared(one, two)
+    assert np.isnan([auroc["low"], auroc["high"]]).all()
+    assert auroc["reason"] == "too few resamplings of the groups hold every class"
+    assert accuracy["reason"] == ""
+
+
 def test_runs_that_take_another_class_for_positive_are_compared() -> None:
     """The probabilities are matched by the classes' names, whatever their order."""
     turned = finished("poor", POOR, LABELS)

@@ -53,3 +53,39 @@ def test_a_phase_is_judged_on_both_splits_with_one_threshold(image_set: Any) -> 
     assert calibration is not None
     assert calibration.temperature == pytest.approx(cooled.temperature, abs=1e-6)
     assert cooled.metrics.val.brier.value < calibration.val_before.brier.value
+
+
+def test_an_undetermined_temperature_is_not_applied(image_set: Any) -> None:
+    """Validation separated without a fault would take any temperature down to the search's limit, and ruin test."""
+    manifest = image_set(classes=2, train=2, val=10, test=10)
+    dataset = datasets.read(manifest, manifest.parent.parent)
+    rows = dataset.rows[dataset.is_held_out]
+    labels, is_test = dataset.labels(rows), (rows["split"] == "test").to_numpy()
+    wrong = is_test & (np.arange(len(labels)) % 5 == 0)
+    positive = np.where((labels == 1) ^ wrong, 0.8, 0.2)
+    probabilities = np.stack([1 - positive, positive], axis=1)
+    judged = evaluate.judge(dataset, probabilities, calibrate=True, sensitivity=None)
+    calibration = judged.metrics.calibration
+    assert calibration is not None
+    assert (judged.temperature, calibration.temperature) == (1.0, 1.0)
+    assert calibration.reason == "not scaled: validation determines no temperature"
+    np.testing.assert_array_equal(judged.probabilities, probabilities)
+    assert judged.metrics.test is not None
+    assert calibration.test_before is not None
+    assert judged.metrics.test.brier == calibration.test_before.brier
+    assert not judged.metrics.is_worse_scaled
+
+
+def test_a_temperature_that_harms_test_is_known(image_set: Any) -> None:
+    """Validation that is right nearly always makes the probabilities surer; test, which is wrong often, contradicts."""
+    manifest = image_set(classes=2, train=2, val=10, test=10)
+    dataset = datasets.read(manifest, manifest.parent.parent)
+    rows = dataset.rows[dataset.is_held_out]
+    labels, is_test = dataset.labels(rows), (rows["split"] == "test").to_numpy()
+    number = np.r_[np.arange((~is_test).sum()), np.arange(is_test.sum())]
+    for often, worse in ((3, True), (10, False)):
+        wrong = np.where(is_test, number % often == 0, number == 0)
+        positive = np.where((labels == 1) ^ wrong, 0.7, 0.3)
+        judged = evaluate.judge(dataset, np.stack([1 - positive, positive], axis=1), calibrate=True, sensitivity=None)
+        assert judged.temperature < 0.9
+        assert judged.metrics.is_worse_scaled is worse

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
@@ -16,7 +16,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from train.evaluation import metrics
+from train.evaluation import intervals, metrics
 from train.evaluation.phase_metrics import Estimate
 
 TWO = ("NORMAL", "PNEUMONIA")
@@ -205,3 +205,29 @@ def test_a_calibrated_model_is_not_excluded_from_its_own_interval() -> None:
         assert error.low <= error.value <= error.high
         held.append(error.low == 0)
     assert sum(held) >= 17, "of 20 with probability 0.95, fewer than 17 come in 1.6 %"
+
+
+def test_a_class_that_few_resamplings_hold_leaves_no_interval() -> None:
+    """Of 30 classes with two patients each: figures of every class have none, for a reason of their own."""
+    labels = np.repeat(np.arange(30), 2)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(30), 60)
+    names = tuple(f"k{number}" for number in range(30))
+    found = metrics.metrics(labels, probabilities, alone(60), names, None, group_name="patient")
+    assert found.auroc.low is None
+    assert found.auroc.reason == "too few resamplings of the patients hold every class for an interval"
+    assert found.decisions["most probable"].balanced_accuracy.reason == found.auroc.reason
+    assert found.accuracy.low is not None
+    assert found.per_class["k0"].auroc.low is not None
+
+
+def test_intervals_that_hold_together_reach_far_enough() -> None:
+    """Of a mean, as far as the normal distribution has it, where the farthest of 1,000 resamplings falls short."""
+    tail = intervals.TAIL / 100
+    values = np.random.default_rng(0).normal(0.5, 0.1, 300)
+    drawn = intervals.bootstrap(
+        lambda weights: {"mean": weights @ values / 300}, np.arange(300), intervals.resamples(tail)
+    )
+    low, high = intervals.interval(values.mean(), drawn["mean"], 300, tail=tail)
+    error = values.std(ddof=1) / 300**0.5
+    assert (high - low) / 2 == pytest.approx(norm.isf(tail) * error, rel=0.06)
+    assert intervals.resamples(intervals.TAIL) == intervals.RESAMPLES

@@ -48,14 +48,38 @@ def folder(place: Path, name: str, phases: tuple[str, ...] = ("frozen", "fine-tu
     return run
 
 
+def of_the_study(run: results.Finished) -> results.Finished:
+    """The same run, on what is the study's set."""
+    images = run.settings["images"] | {"test": 624}
+    return run._replace(settings=run.settings | {"classes": ["NORMAL", "PNEUMONIA"], "images": images})
+
+
 def test_the_overview_stands_beside_the_studys_numbers(tmp_path: Path) -> None:
     """A run on one of the study's sets shows the study's accuracies; a run without fine-tuning says so."""
     runs = [folder(tmp_path, "augment1"), folder(tmp_path, "own", ("frozen",))]
-    table = results.overview([results.read(run) for run in runs])
+    table = results.overview([of_the_study(results.read(run)) for run in runs])
     assert table["accuracy frozen"].tolist() == [ALL_RIGHT] * 2
     assert table["accuracy fine-tuned"].tolist() == [ALL_RIGHT, "not fine-tuned"]
     assert table["positive"].tolist() == ["class1", "class1"]
     assert table["the study's accuracy"].tolist() == ["86.38 -> 86.70", "-"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"set": "own"},
+        {"classes": ["cat", "dog"]},
+        {"images": {"train": 8, "val": 12, "test": 12}},
+        {"backbone": "demo"},
+        {"notice": "Synthetic chest phantoms drawn by Evenset (seed 0): not X-rays, no patients.\n"},
+        {"class_weight": "balanced"},
+    ],
+)
+def test_a_set_called_like_the_studys_is_not_the_studys(tmp_path: Path, other: dict[str, Any]) -> None:
+    """Other classes, other images, the sample or a small network: no number of the study stands beside them."""
+    run = of_the_study(results.read(folder(tmp_path, "augment1")))
+    assert run.study == (86.38, 86.70)
+    assert run._replace(settings=run.settings | other).study is None
 
 
 def test_the_summary_has_every_figure_with_its_interval(tmp_path: Path) -> None:

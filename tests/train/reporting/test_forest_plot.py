@@ -67,10 +67,31 @@ def test_differences_have_no_difference_in_the_middle() -> None:
     assert mark.low < mark.at < 50 < mark.high
 
 
+def test_the_better_run_is_named_whatever_runs_are_called() -> None:
+    """A folder's name may hold the words that names are put for."""
+    found = pd.DataFrame(
+        {
+            "first": ["the second frozen"],
+            "second": ["b frozen"],
+            "figure": ["AUROC"],
+            "difference": [-0.1],
+            "low": [-0.15],
+            "high": [-0.05],
+            "p": [0.01],
+            "p_holm": [0.01],
+            "p_mcnemar": [math.nan],
+            "words": ["the first is better"],
+        }
+    )
+    (auroc,) = forest_plot.differences(found, compare.as_text(found))
+    assert auroc.rows[0].cells[-1] == "the second frozen is better"
+
+
 def test_the_studys_number_stands_beside_its_set(drawn_run: Callable[..., Path], tmp_path: Path) -> None:
     """A run on one of the study's sets has its mark, of its phase; another run has none."""
     own = results.read(drawn_run(tmp_path))
-    runs = [own._replace(settings=own.settings | {"set": "augment1"}), own]
+    its = {"set": "augment1", "classes": ["NORMAL", "PNEUMONIA"], "images": {"train": 8_000, "val": 2_000, "test": 624}}
+    runs = [own._replace(settings=own.settings | its), own]
     shown = forest_plot.accuracies(runs)
     assert [row.cells[3] for row in shown.rows] == ["0.8638", "0.8670", "-", "-"]
     marks = [row.mark.study if row.mark else None for row in shown.rows]
