@@ -62,9 +62,7 @@ def judge(
     scale, calibration = 1.0, None
     if calibrate:
         scale, reason = temperature(labels[val], probabilities[val]), ""
-        if is_at_limit(
-            scale
-        ):  # a limit of the search is no optimum, and makes probabilities as sure or unsure as it is far
+        if is_at_limit(scale):  # which is no optimum, but as sure or unsure as the search went
             scale, reason = 1.0, f"not scaled: {chosen_on} determines no temperature"
         before = {split: Scores(each.brier, each.ece) for split, each in measured(probabilities, None).items()}
         calibration = Calibration(
