@@ -22,4 +22,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def first_of(names: Sequence[str], most: int = 12) -> str:
     """The first names of what may be many, for a message."""
-    return ", ".join([f"{printable(name):.60}" for name in names[:most]]) + (", ..." if len(names) > most else "")
+    return ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")

@@ -6,7 +6,7 @@ No image is opened. Every row ends as an image or among the rejected, and so doe
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,7 +139,7 @@ def _expect_finding(rows: pd.DataFrame, given: ListFormat, source: Path) -> None
         if wanted not in known or fault:
             fault = fault or f"and no row has that finding{did_you_mean(wanted, known)}"
             raise ScanError(
-                f"{source}: list.{key} is {wanted!r}, {fault}; the column {printable(given.label)} has {first_of(known)}"
+                f"{source}: list.{key} is {wanted!r}, {fault}; the column {printable(given.label)} has {_some(known)}"
             )
 
 
@@ -168,7 +168,7 @@ def _outside(rows: pd.DataFrame, given: ListFormat) -> "pd.Series[str]":
     for column, values in given.where:
         wanted, cells = " or ".join(values), sorted(rows[column].unique())
         if cells and not set(values) & set(cells):
-            shown = first_of([cell or "blank" for cell in cells])
+            shown = _some([cell or "blank" for cell in cells])
             raise ScanError(
                 f"list.where: no row has {wanted} as its {column}{did_you_mean(values[0], cells)}; the column has {shown}"
             )
@@ -284,6 +284,11 @@ def _image(path: str, rows: pd.DataFrame, given: ListFormat) -> tuple[str, str, 
     rules = {rule for rule, of_row in zip(rows[_RULE], rows[_LABEL], strict=True) if of_row == label}
     split, group = (next(iter(named[column]), "") for column in (SPLIT, GROUP))
     return path, split, label, group, reason, min(rules, default="")
+
+
+def _some(cells: Sequence[str]) -> str:
+    """The first of what cells hold, for a message: of reports, how they begin."""
+    return first_of([f"{cell:.60}" for cell in cells])
 
 
 def _text(cells: Iterable[str], like: "pd.DataFrame | pd.Series[str]") -> "pd.Series[str]":
