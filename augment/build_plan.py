@@ -116,6 +116,7 @@ class BuildPlan(NamedTuple):
                 name: getattr(row, name) for name in ("sources", "images", "augmented")
             }
         groups = self.groups
+        key = {"key_check": self.scanned.key_check} if self.scanned.key_check else {}
         return {
             "name": self.recipe.name,
             "notice": self.scanned.notice,
@@ -123,7 +124,7 @@ class BuildPlan(NamedTuple):
             "recipe": self.recipe.as_dict(),
             "on_leak": "drop" if self.drop_leaks else "error",
             "on_conflict": "drop" if self.drop_conflicts else "error",
-            "groups": {"known": groups.are_known, "matched": groups.matched, "of": groups.of},
+            "groups": {"known": groups.are_known, "matched": groups.matched, "of": groups.of} | key,
             "warnings": self.warnings,
             "counts": counts,
             "versions": self.versions,

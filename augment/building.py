@@ -174,7 +174,8 @@ def build(
             card = contract.read_card(place.manifest)
             known, earlier = known_unreadable(scanned, recipe, card), read_notes(card)
         except (contract.ContractError, TypeError):  # no set yet, or a card that was tampered with
-            known, earlier = [], set()
+            card, known, earlier = {}, [], set()
+        scanned = _warned_of_key(scanned, card)
         build_plan = plan_build(
             scanned, recipe, place.source, workers.compute, known, drop_leaks=drop_leaks, drop_conflicts=drop_conflicts
         )
@@ -183,6 +184,19 @@ def build(
         _check_transforms(recipe, workers.compute)  # before anything is touched
         unreadable = {entry.source: entry for entry in known}
         return _make(build_plan, unreadable, earlier, place, workers, progress, checking)
+
+
+def _warned_of_key(scanned: Scan, card: dict[str, Any]) -> Scan:
+    """What was scanned, with a warning where its groups were hashed with another key than those of the set behind `card`."""
+    groups = card.get("groups")
+    before = groups.get("key_check") if isinstance(groups, dict) else None
+    if not (before and scanned.key_check) or before == scanned.key_check:
+        return scanned
+    said = (
+        "the groups are hashed with another key than those of the set that was here, so that patients may have changed splits; "
+        "a run that was trained on that set may have learnt from patients who are now in test. Give the same --group-key each time"
+    )
+    return scanned._replace(warnings=(*scanned.warnings, said))
 
 
 @contextmanager

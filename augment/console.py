@@ -93,7 +93,9 @@ def print_audit(report: dict[str, Any]) -> None:
     for side in ("width", "height"):
         if report[side]:
             say("  {}: {least:,} to {most:,}, median {median:,}".format(side, **report[side]))
-    _print_first("unreadable or no image", [f"{e['source']}: {e['reason']}" for e in report["unreadable"]])
+    _print_first(
+        "not taken: unreadable, no image or left out", [f"{e['source']}: {e['reason']}" for e in report["unreadable"]]
+    )
     _print_first("notes on images that are used", [f"{e['source']}: {e['note']}" for e in report["notes"]])
     groups = [f"{e['group']}: {', '.join(e['images'])}" for e in report["groups_in_several_splits"]]
     _print_first("groups in several splits", groups)

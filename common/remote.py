@@ -250,4 +250,4 @@ def _fault(error: BaseException) -> str:
     if isinstance(status, int):
         return f"HTTP {status}"
     said = error.strerror if isinstance(error, OSError) else None
-    return said or _FAULTS.get(type(error).__name__) or type(error).__name__
+    return _FAULTS.get(type(error).__name__) or said or type(error).__name__

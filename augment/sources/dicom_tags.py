@@ -6,7 +6,7 @@ No value of a header leaves this module: not in a message, and not as a group bu
 import hashlib
 import hmac
 import io
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from os import PathLike
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from augment.recipe import Recipe
 from augment.sources.identifiers import Identifiers, is_patient, names_patient, ordinary_words
 from augment.sources.layout import ScanError
+from common.errors import first_of
 from common.images import memory
 from common.images.dicom_file import read
 from common.remote import Location, Remote
@@ -34,6 +35,11 @@ class GroupTag(NamedTuple):
 
     keyword: str
     key: bytes
+
+    @property
+    def key_check(self) -> str:
+        """Tells one key from another, and nothing of the key: 16 hex digits, for the card."""
+        return hmac.new(self.key, b"Evenset's check of a key", hashlib.sha256).hexdigest()[:_HASH]
 
 
 class _Header(NamedTuple):
@@ -119,15 +125,16 @@ def read_headers(
     )
     _expect_nobody_named(headers, folder, tag)
     groups, unread = [header.group for header in headers], [header.unread for header in headers]
-    return Headers(groups, unread, _warnings([header for header in headers if not header.unread], tag))
+    read_ones = {name: header for name, header in zip(names, headers, strict=True) if not header.unread}
+    return Headers(groups, unread, _warnings(read_ones, tag))
 
 
 def _expect_nobody_named(headers: Sequence[_Header], folder: Location, tag: GroupTag | None) -> None:
     """Refuse what would go into the manifest in clear."""
-    if named := sum(header.names_patient for header in headers):
+    if named := [number for number, header in enumerate(headers, 1) if header.names_patient]:
         raise ScanError(
-            f"{folder}: the paths of {named:,} DICOM files hold the ID or name of their patient, which manifest and file names "
-            "would repeat; rename files and folders, or de-identify them and say so in PatientIdentityRemoved"
+            f"{folder}: the paths of {len(named):,} DICOM files hold the ID or name of their patient, which "
+            f"manifest and file names would repeat (the first is number {named[0]:,} of {len(headers):,} by path); rename files and folders, or de-identify them and say so in PatientIdentityRemoved"
         )
     if given := sum(header.given_patient for header in headers):
         how = "give them the tag" if tag else "group by group_tag: PatientID and --group-key, which hashes it"
@@ -177,11 +184,13 @@ def _values(dataset: "Dataset", keyword: str) -> list[str]:
     return [str(each) for each in (value if isinstance(value, MultiValue) else [value]) if each]
 
 
-def _warnings(headers: Sequence[_Header], tag: GroupTag | None) -> list[str]:
+def _warnings(named: Mapping[str, _Header], tag: GroupTag | None) -> list[str]:
+    headers = list(named.values())
     found, count = [], len(headers)
-    if burned := sum(header.burned_in == "yes" for header in headers):
+    if burned := [name for name, header in named.items() if header.burned_in == "yes"]:
         found.append(
-            f"{burned:,} of {count:,} DICOM files say that text is burned into the image, which may name the patient"
+            f"{len(burned):,} of {count:,} DICOM files say that text is burned into the image, which may name the patient: "
+            f"{first_of(burned)}; look at them, and leave them out of the source if it does"
         )
     if silent := sum(header.burned_in not in ("yes", "no") for header in headers):
         found.append(

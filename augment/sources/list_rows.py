@@ -14,7 +14,7 @@ from common.remote import Remote
 OWN = "\0"  # begins the names of columns that are ours; no list has it
 PATH, SPLIT, GROUP, READER = (f"{OWN}{name}" for name in ("path", "split", "group", "reader"))
 FAULT = f"{OWN}fault"  # what is wrong with a row, whatever other rows of its image say
-_HINT = "The recipe's section `list` says which columns hold path and label"
+_HINT = "The recipe's section `list` says which columns hold what"
 
 
 def completed(given: ListFormat, source: Path, *, has_pattern: bool) -> ListFormat:

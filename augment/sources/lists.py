@@ -262,7 +262,7 @@ def _by_image(rows: pd.DataFrame, given: ListFormat) -> tuple[pd.DataFrame, list
     images = images[images[_LABEL] != ""]
     by_rule = Counter(zip(images[_LABEL].tolist(), images[_RULE].tolist(), strict=True))
     warnings = [
-        f"{count:,} images count as {label} because {rule}, by the recipe's rule for that"
+        f"{count:,} {'image counts' if count == 1 else 'images count'} as {label} because {rule}, by the recipe's rule for that"
         for (label, rule), count in sorted(by_rule.items())
         if rule
     ]

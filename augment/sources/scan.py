@@ -55,6 +55,7 @@ class Scan(NamedTuple):
     list_format: ListFormat | None = None
     has_dicom: bool = False
     tag: str = ""  # by which DICOM files were grouped
+    key_check: str = ""  # of the key that it was hashed with
     warnings: tuple[str, ...] = ()  # of a list's rules and of DICOM headers
 
 
@@ -122,9 +123,9 @@ def scan(
     by_class = [(listed.get(each.source), each) for each in faulty]
     _expect_images(labels, files, by_class + [(None, each) for each in rejected], source, fix)
     rejected = sorted([*rejected, *faulty])
-    tag = group_tag.keyword if group_tag and has_dicom else ""
-    files = files.drop(columns="format")
-    return Scan(files, rejected, _notice(folder), folder, list_file, list_format, has_dicom, tag, tuple(warnings))
+    tag, key_check = (group_tag.keyword, group_tag.key_check) if group_tag and has_dicom else ("", "")
+    files, said = files.drop(columns="format"), tuple(warnings)
+    return Scan(files, rejected, _notice(folder), folder, list_file, list_format, has_dicom, tag, key_check, said)
 
 
 def _grouped_by_headers(

@@ -113,7 +113,10 @@ def test_unreadable_files_are_listed(source: Path, audit) -> None:
         "train/NORMAL/large.png": "declares 100 x 90 pixels, more than the limit of 8,999",
     }
     assert "runcated" in report["unreadable"][2]["reason"]
-    assert "5 unreadable or no image:\n  notes.txt: beside the folders train, val and test\n" in result.stdout
+    assert (
+        "5 not taken: unreadable, no image or left out:\n  notes.txt: beside the folders train, val and test\n"
+        in result.stdout
+    )
     assert len(audit("--strict", exit_code=1)[1]["unreadable"]) == 4
 
 

@@ -132,7 +132,8 @@ def measure_list(
     rows, unclear = _one_row_an_image(rows)
     if strange := sorted(set(rows["label"]) - set(trained.classes)):
         raise ExternalValidationError(
-            f"{place}: has the class {strange[0]!r}, the run knows {', '.join(trained.classes)}"
+            f"{place}: has the class {strange[0]!r}, the run knows {', '.join(trained.classes)}; give a column of classes, or build "
+            "a set of the list and give its manifest"
         )
     record, notes = _record(trained, Path())
     notes = unclear + notes

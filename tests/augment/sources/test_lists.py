@@ -443,7 +443,7 @@ def test_rules_are_counted(folder: Path) -> None:
     assert found.sources["label"].tolist() == ["P", "no P", "P", "P", "no P", "no P"]
     assert found.warnings == (
         "2 images count as P because P is uncertain, by the recipe's rule for that",
-        "1 images count as no P because P is blank, by the recipe's rule for that",
+        "1 image counts as no P because P is blank, by the recipe's rule for that",
     )
     same = look(source, label="P", positive="1", uncertain="positive", blank="negative")
     assert same.sources["label"].tolist() == ["1", "no 1", "1", "1", "no 1", "no 1"]
