@@ -10,7 +10,6 @@ import hashlib
 import os
 import platform
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,14 +55,18 @@ class Job(NamedTuple):
 
 
 def repeated(folder: Path, into: Path) -> dict[str, list[str]]:
-    """Repeat the images below folder/CLASS under new names until there are SOURCES; gives the files of each class."""
+    """Repeat the JPEGs below folder/CLASS under new names until there are SOURCES; gives the files of each class.
+
+    Each has a comment of its own after its first marker: copies of one image would be looked into as such.
+    """
     originals = sorted(path for path in folder.glob("*/*") if path.is_file())
     files: dict[str, list[str]] = {}
     for number in range(SOURCES):
         original = originals[number % len(originals)]
         copy = into / original.parent.name / f"{number:04}-{original.name}"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(original, copy)
+        comment = f"{number:04}".encode()
+        copy.write_bytes(b"\xff\xd8\xff\xfe\0\x06" + comment + original.read_bytes()[2:])
         files.setdefault(original.parent.name, []).append(str(copy))
     return files
 

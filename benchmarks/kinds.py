@@ -80,7 +80,7 @@ def main() -> None:
                 found[outputs] = row(kind, transforms, job._replace(outputs=outputs), chosen.rounds)
             seconds = {outputs: outputs / ours for outputs, ours in found.items()}
             rate = (LARGE - SMALL) / (seconds[LARGE] - seconds[SMALL])
-            print(f"Start-up and end {seconds[SMALL] - SMALL / rate:.1f} s, then {rate:,.0f} images/s")
+            print(f"Start-up, end and each source once {seconds[SMALL] - SMALL / rate:.1f} s, then {rate:,.0f} images/s")
         for ending, kind in ((".png", "PNG"), (".dcm", "DICOM")):
             row(kind, "affine", written_as(ending, jpegs, jpegs.source.with_name(kind)), chosen.rounds)
     print(f"{build.SOURCES:,} sources; {jpegs.workers} workers; {platform.processor() or platform.machine()}")
