@@ -133,8 +133,9 @@ def _expect_nobody_named(headers: Sequence[_Header], folder: Location, tag: Grou
     """Refuse what would go into the manifest in clear."""
     if named := [number for number, header in enumerate(headers, 1) if header.names_patient]:
         raise ScanError(
-            f"{folder}: the paths of {len(named):,} DICOM files hold the ID or name of their patient, which "
-            f"manifest and file names would repeat (the first is number {named[0]:,} of {len(headers):,} by path); rename files and folders, or de-identify them and say so in PatientIdentityRemoved"
+            f"{folder}: the paths of {len(named):,} DICOM files hold the ID or name of their patient, which manifest and file "
+            f"names would repeat (the first is number {named[0]:,} of {len(headers):,} by path); rename files and folders, or "
+            "de-identify them and say so in PatientIdentityRemoved"
         )
     if given := sum(header.given_patient for header in headers):
         how = "give them the tag" if tag else "group by group_tag: PatientID and --group-key, which hashes it"

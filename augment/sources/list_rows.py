@@ -43,16 +43,17 @@ def fetched(source: Remote, home: Remote, given: ListFormat, scratch: Path) -> P
 def read_rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame, list[Rejected], list[Path]]:
     """The rows of the list or lists, with what others join to them, as text; broken rows; and which files were read."""
     own = [(split, home / name) for split, name in given.files] or [("", source)]
+    headers = {path: tables.header(path) for _, path in own}
     others = {home / name: tables.header(home / name) for name in given.join}
+    elsewhere = {name for header in others.values() for name in header}
+    has_readers = any(given.reader in names for names in headers.values())
     parts: list[pd.DataFrame] = []
     rejected: list[Rejected] = []
-    read_by = [path for _, path in own if given.reader in tables.header(path)]
     for split, path in own:
-        names = tables.header(path)
-        elsewhere = {name for header in others.values() for name in header}
+        names = headers[path]
         keys = [name for name in names if name in elsewhere and name]
         columns = [name for name in given.columns if name in names or name not in elsewhere]
-        if read_by and path not in read_by:  # a consensus, beside lists of several readers
+        if has_readers and given.reader not in names:  # a consensus, beside lists of several readers
             columns.remove(str(given.reader))
         part, broken = tables.read(path, list(dict.fromkeys([*columns, *keys])), _HINT)
         part[FAULT] = ""
@@ -67,7 +68,7 @@ def read_rows(source: Path, home: Path, given: ListFormat) -> tuple[pd.DataFrame
     rows[READER] = rows[given.reader].fillna("") if given.reader else ""
     if isinstance(given.split, str):
         rows[SPLIT] = rows[given.split]
-    return rows, rejected, [*(path for _, path in own), *others]
+    return rows, rejected, [*headers, *others]
 
 
 def _joined(

@@ -90,13 +90,8 @@ class Lookup:
                 file, count = match
                 there, here = "/".join(parts[:-count]), file.rsplit("/", count)[0]
                 found.setdefault((there, here), {})[path] = file
-        agreed = max(found.values(), key=len, default={})
-        inner = {
-            _parts(path)[len(there.split("/"))]
-            for (there, _), files in found.items()
-            if files is agreed
-            for path in files
-        }
+        (there, _), agreed = max(found.items(), key=lambda each: len(each[1]), default=(("", ""), {}))
+        inner = {_parts(path)[there.count("/") + 1] for path in agreed}
         if len(inner) < 2 or 2 * len(agreed) <= sum(map(len, found.values())):
             return {}
         return {path: Match(file) for path, file in agreed.items()}
