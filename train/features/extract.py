@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from train.features.forward import BATCH, NetworkCache, outputs_of
 from train.features.store import FORMAT, Store, locked, taken, versions
 
 _SPARE = 10**9  # bytes of the disk that are left free
+# The bfloat16 of each byte of float8.
+_FLOAT8 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(ml_dtypes.bfloat16)
 
 Progress = Callable[[int, int], None]
 
@@ -93,7 +96,15 @@ class Features(NamedTuple):
 
 def _widened(arrays: Iterable[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
     """What is kept in float8 in bfloat16, which holds all of its values, and which TensorFlow computes in."""
-    return tuple(values.astype(ml_dtypes.bfloat16) if values.dtype.itemsize == 1 else values for values in arrays)
+    return tuple(_of_float8(values) if values.dtype == ml_dtypes.float8_e4m3fn else values for values in arrays)
+
+
+def _of_float8(values: NDArray[Any]) -> NDArray[Any]:
+    if not values.size:  # which OpenCV makes None of
+        return values.astype(ml_dtypes.bfloat16)
+    # `astype` takes twenty times as long, a third of a fine-tuning step.
+    looked_up = cv2.LUT(values.view(np.uint8).reshape(len(values), -1), _FLOAT8.view(np.uint16))
+    return looked_up.view(ml_dtypes.bfloat16).reshape(values.shape)
 
 
 def features(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -324,6 +325,18 @@ def test_openvino_gives_what_tensorflow_gives(
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells of each mapping")
+@pytest.mark.parametrize("rows", [[3, 0, 3], []])
+def test_what_is_kept_in_8_bits_is_taken_as_it_is(rows: list[int]) -> None:
+    of_each_byte = np.arange(256, dtype=np.uint8).reshape(4, 2, 32).view(ml_dtypes.float8_e4m3fn)
+    kept = extract.Kept([of_each_byte], np.arange(4)[::-1])
+
+    (taken,) = kept.take(np.array(rows, np.int64))
+
+    expected = of_each_byte[[3 - row for row in rows]].astype(ml_dtypes.bfloat16)
+    assert taken.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(taken.view(np.uint16), expected.view(np.uint16))
+
+
 def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
     """Taking all rows of a kept file, batch by batch, leaves none of its pages in the process."""
     file = tmp_path / "kept.bin"
