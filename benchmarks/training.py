@@ -1,9 +1,9 @@
 """Training on kept activations beside plain Keras through the whole network, in one run: `make bench-train`.
 
 Takes a manifest and runs `python -m train fit` on it as a user does, in processes of its own, start-up included: a
-first run with nothing kept, a second one with other learning rates, one of the frozen phase alone, and, with nothing kept, a
-cross-validation and a run in 8 bits. Plain Keras is timed on some steps of each phase and of validation before and after each run, since
-machines that are shared have slow phases, and scaled to the epochs that the run took.
+first run with nothing kept, a second one with other learning rates, one of the frozen phase alone, and, with nothing
+kept, a cross-validation, and both in 8 bits. Plain Keras is timed on some steps of each phase and of validation before
+and after each run, since machines that are shared have slow phases, and scaled to the epochs that the run took.
 """
 
 import argparse
@@ -46,6 +46,7 @@ RUNS = {  # name: (options, at least); what begins with "first" has nothing kept
 }
 if find_spec("nncf"):
     RUNS["first run, 8 bits"] = (("--precision", "int8"), 20)
+    RUNS[f"first run, {FOLDS} folds, 8 bits"] = (("--folds", str(FOLDS), "--precision", "int8"), 40)
 
 
 class Whole(keras.Model):  # type: ignore[misc]  # Keras ships no types
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path, help="of a set, two folders below its root")
     parser.add_argument("--weights", default="imagenet", help="as `fit` takes them")
     parser.add_argument("--steps", type=int, default=15, help="that plain Keras is timed on each time, for each phase")
+    parser.add_argument("--only", default="", help="runs whose name contains this, as 'folds'")
     chosen = parser.parse_args()
     weights = str(Path(chosen.weights).resolve()) if Path(chosen.weights).is_file() else chosen.weights
     dataset = datasets.read(chosen.manifest, chosen.manifest.resolve().parents[1])
@@ -182,6 +184,8 @@ def main() -> None:
     before = plain_keras(dataset, weights, chosen.steps)
     with tempfile.TemporaryDirectory() as scratch:
         for name, (options, least) in RUNS.items():
+            if chosen.only not in name:
+                continue
             if name.startswith("first"):
                 shutil.rmtree(Path(scratch) / "cache", ignore_errors=True)
             taken, history, peak = fitted(chosen.manifest, weights, Path(scratch), options)
