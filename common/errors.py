@@ -1,7 +1,11 @@
 """The one base of all errors that are the user's to mend, and what their messages have in common."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+# Control characters, also of lines and of writing direction, what stands for bytes that are not UTF-8, and no characters.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 class UserError(ValueError):
@@ -11,6 +15,11 @@ class UserError(ValueError):
 def printable(text: str) -> str:
     """A name in characters that any terminal takes."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def escaped(text: str) -> str:
+    """Text as one line that can be encoded: as it is, but for the characters that aren't for reading."""
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

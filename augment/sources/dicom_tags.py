@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from augment.recipe import Recipe
 from augment.sources.identifiers import Identifiers, is_patient, names_patient, ordinary_words
-from augment.sources.layout import ScanError
+from augment.sources.names import ScanError
 from common.errors import first_of
 from common.images import memory
 from common.images.dicom_file import read

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from augment.list_format import ListFormat, template
-from augment.sources.layout import Rejected, ScanError
+from augment.sources.layout import Rejected
+from augment.sources.names import ScanError
 from common.errors import first_of
 from common.lists import tables
 from common.remote import Remote

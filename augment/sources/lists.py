@@ -15,8 +15,9 @@ import pandas as pd
 from augment.list_format import SPLITS, ListFormat
 from augment.sources import findings
 from augment.sources.findings import Finding
-from augment.sources.layout import NOTICE, Rejected, ScanError, expect_class_names, files_below, look_of, split_of
+from augment.sources.layout import Rejected, files_below
 from augment.sources.list_rows import FAULT, GROUP, OWN, PATH, READER, SPLIT, completed, fetched, read_rows
+from augment.sources.names import NOTICE, ScanError, expect_class_names, look_of, split_of
 from common.errors import did_you_mean, first_of, printable
 from common.lists.lookup import Lookup, Unlisted
 from common.remote import Location, Remote

@@ -5,15 +5,11 @@ A store has names and no folders: no empty ones, no links, and what a folder is 
 
 import unicodedata
 
-from augment.sources.layout import (
-    BESIDE,
+from augment.sources.layout import BESIDE, MASKS, Layout, Listed, Rejected
+from augment.sources.names import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
-    MASKS,
     NOTICE,
-    Layout,
-    Listed,
-    Rejected,
     class_fault,
     expect_class_names,
     expect_no_splits,

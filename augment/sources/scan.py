@@ -20,8 +20,9 @@ from augment.list_format import ListFormat
 from augment.recipe import KERMANY
 from augment.sources.dicom_tags import GroupTag, read_headers
 from augment.sources.groups import find_groups, groups_of_list
-from augment.sources.layout import NOTICE, Rejected, ScanError, read_layout, suggest
+from augment.sources.layout import Rejected, read_layout, suggest
 from augment.sources.lists import read_list
+from augment.sources.names import NOTICE, ScanError
 from augment.sources.objects import layout_of
 from common.images.formats import FORMATS, HEAD, format_of
 from common.lists.tables import LISTS

@@ -24,7 +24,8 @@ from augment.build_plan import make_build_plan
 from augment.plan import PlanError
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.work import MODULES
-from augment.sources.layout import Rejected, ScanError
+from augment.sources.layout import Rejected
+from augment.sources.names import ScanError
 from augment.sources.scan import scan
 from augment.storage.image_folder import partial
 from augment.storage.place import BuildError, Place

@@ -19,10 +19,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from common.errors import escaped
 from common.images.pixels import Pixels, decode
 from common.images.resizing import resize
 from manifests.contract import write_atomically
-from train.inference.files import Found, display_name
+from train.inference.files import Found
 from train.inference.predict import Draw
 from train.inference.predictor import Trained
 
@@ -112,7 +113,7 @@ def drawer(trained: Trained, folder: Path) -> Draw:
     def draw(entry: Found, data: bytes, image: NDArray[np.float32], index: int, probability: float) -> str:
         label = trained.classes[index]
         heat = cam.heat(image[None], np.array([index]))[0]
-        title = f"{display_name(Path(entry.name))}: {label}, probability {probability:.3f}"
+        title = f"{escaped(entry.name)}: {label}, probability {probability:.3f}"
         name = file_name(str(entry.path), entry.name)
         write_atomically(folder / name, figure(data, heat, title, label, trained.size, trained.fit))
         return name

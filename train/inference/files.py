@@ -11,8 +11,6 @@ import pandas as pd
 from common.lists import tables
 from common.lists.lookup import Lookup
 
-# Control characters, also of lines and of writing direction, and what stands for bytes that are not UTF-8.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ADDRESS = re.compile(r"[A-Za-z0-9]{2,}:/[^/]")  # of whose two slashes a path keeps one; a drive is one letter
 _HINT = "Say which columns hold what: --columns path=COLUMN"
 
@@ -87,11 +85,6 @@ def read_list(place: Path, columns: Mapping[str, str], wanted: Sequence[str]) ->
     ]
     found += [Found(place.parent / where, where, fault) for where, fault in broken]
     return found, rows[names[1:]].set_axis(list(wanted), axis=1).reset_index(drop=True)
-
-
-def display_name(path: Path) -> str:
-    """A path as text that is a line and can be encoded, as it is but for characters that aren't for reading."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(path))
 
 
 def _fault(path: Path) -> str:

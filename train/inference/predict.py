@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from common.errors import escaped
 from common.images.pixels import Pixels, UnreadableImage, decode_to, read_image
 from train import tables
 from train.data_checks.leaks import Record
-from train.inference.files import Found, display_name
+from train.inference.files import Found
 from train.inference.predictor import Trained
 
 _BATCH = 32
@@ -64,7 +65,7 @@ def predict(
             )
             predicted = iter(zip(images, given, trained.predicted(given), strict=True))
             for entry, one in zip(batch, read, strict=True):
-                row: dict[str, object] = {"file": display_name(entry.path), "error": one.error}
+                row: dict[str, object] = {"file": escaped(str(entry.path)), "error": one.error}
                 if not one.error:
                     image, probabilities, index = next(predicted)
                     row["predicted"], row["trained_on"] = trained.classes[index], one.trained_on

@@ -6,7 +6,6 @@ which every kind of colour vision can distinguish.
 
 import functools
 import io
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any, ParamSpec
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from common.errors import escaped
 from train.evaluation import curves as bands
 from train.evaluation.curves import Band, Curves, Ranking, Reliability
 from train.evaluation.results import Finished
@@ -35,10 +35,6 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
-
 _Given = ParamSpec("_Given")
 
 
@@ -227,4 +223,4 @@ def short(name: str) -> str:
 
 def printable(text: str) -> str:
     """Text with what XML can't hold, or what turns the direction of writing, as an escape; lines stay lines."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return "\n".join(map(escaped, text.split("\n")))

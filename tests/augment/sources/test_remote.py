@@ -14,7 +14,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from augment.sources.layout import ScanError, read_layout
+from augment.sources.layout import read_layout
+from augment.sources.names import ScanError
 from augment.sources.objects import layout_of
 from augment.sources.scan import digest, scan
 from common.remote import Remote, RemoteError, at

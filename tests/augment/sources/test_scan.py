@@ -16,7 +16,8 @@ from PIL import Image
 
 from augment.recipe import KERMANY
 from augment.sources.groups import describe_groups, group_of
-from augment.sources.layout import Rejected, ScanError
+from augment.sources.layout import Rejected
+from augment.sources.names import ScanError
 from augment.sources.scan import Scan, digest, scan
 from common.errors import UserError
 

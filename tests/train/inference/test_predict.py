@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from common.errors import escaped
 from common.images.pixels import decode, decode_to
 from manifests import contract
 from train import tables
@@ -152,7 +153,7 @@ def test_names_stay_as_they_are_but_for_what_is_not_for_reading(tmp_path: Path) 
     names = ["=1+1.png", "a\nb.png", "c\u202ed.png", os.fsdecode(b"e\xff.png"), "ä ö.png"]
     for name in names:
         (tmp_path / name).touch()
-    printed_names = {files.display_name(entry.path.relative_to(tmp_path)) for entry in files.listed([tmp_path])}
+    printed_names = {escaped(str(entry.path.relative_to(tmp_path))) for entry in files.listed([tmp_path])}
     assert printed_names == {"=1+1.png", "a\\nb.png", "c\\u202ed.png", "e\\udcff.png", "ä ö.png"}
     table = pd.DataFrame({"file": sorted(printed_names), "error": ""})
     predict.write(tmp_path / "out.csv", table)
