@@ -18,7 +18,7 @@ from augment.sources.identifiers import Identifiers, is_patient, names_patient, 
 from augment.sources.names import ScanError
 from common.errors import first_of
 from common.images import memory
-from common.images.dicom_file import read
+from common.images.dicom.file import read
 from common.remote import Location, Remote
 from common.workers.dispatch import in_order
 

@@ -173,7 +173,7 @@ def picture(
         elif name == "TIFF":
             found = _tiff(data, max_pixels, span)
         elif name == "DICOM":
-            from common.images import dicom
+            from common.images.dicom import picture as dicom
 
             found = dicom.picture(data, max_pixels, span)
         else:
@@ -197,7 +197,7 @@ def _faults(name: str, data: bytes) -> Iterator[None]:
 
 def _header(file: BinaryIO, name: str) -> Header:
     if name == "DICOM":
-        from common.images import dicom
+        from common.images.dicom import picture as dicom
 
         with faults_named(name, b""):
             return Header(name, *dicom.declared(file))

@@ -23,7 +23,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa:
 from pydicom.pixels.utils import pixel_array  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
 
-from common.images.dicom_file import read  # noqa: E402
+from common.images.dicom.file import read  # noqa: E402
 from common.images.notes import FEW_BITS  # noqa: E402
 from common.images.pixels import UnreadableImage, decode, header, picture, read_image  # noqa: E402
 
@@ -365,7 +365,7 @@ def test_hostile_and_broken_files(name: str) -> None:
 
 MEASURED = """
 import sys
-from common.images.dicom_file import read
+from common.images.dicom.file import read
 import pydicom
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

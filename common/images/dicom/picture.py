@@ -1,6 +1,6 @@
 """Bytes of a DICOM file -> the picture, by pydicom and the decoders of requirements-dicom.txt.
 
-Stored values go through the modality LUT, then through the VOI LUT or window (the first), as `dicom_lut` has it, then
+Stored values go through the modality LUT, then through the VOI LUT or window (the first), as `lut` has it, then
 MONOCHROME1 is inverted. All of that is done to each possible stored value once, and the pixels are looked up.
 
 What a message says is of our own words: a header holds whom the image shows.
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.images import memory
-from common.images.dicom_file import expect_frame, read
-from common.images.dicom_lut import displayed, has_window, palette_colours, spacing_of, stored_range
+from common.images.dicom.file import expect_frame, read
+from common.images.dicom.lut import displayed, has_window, palette_colours, spacing_of, stored_range
 from common.images.formats import UnreadableImage
 from common.images.notes import FEW_BITS
 from common.images.pictures import Picture, Pixels, gray_if_equal
