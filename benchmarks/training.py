@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path, help="of a set, two folders below its root")
     parser.add_argument("--weights", default="imagenet", help="as `fit` takes them")
     parser.add_argument("--steps", type=int, default=15, help="that plain Keras is timed on each time, for each phase")
-    parser.add_argument("--only", default="", help="runs whose name contains this, as 'folds'")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="those to take")
     chosen = parser.parse_args()
     weights = str(Path(chosen.weights).resolve()) if Path(chosen.weights).is_file() else chosen.weights
     dataset = datasets.read(chosen.manifest, chosen.manifest.resolve().parents[1])
@@ -183,9 +183,8 @@ def main() -> None:
     )
     before = plain_keras(dataset, weights, chosen.steps)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, (options, least) in RUNS.items():
-            if chosen.only not in name:
-                continue
+        for name in chosen.runs:
+            options, least = RUNS[name]
             if name.startswith("first"):
                 shutil.rmtree(Path(scratch) / "cache", ignore_errors=True)
             taken, history, peak = fitted(chosen.manifest, weights, Path(scratch), options)
