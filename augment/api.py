@@ -11,8 +11,8 @@ from common.console import progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from augment.build_plan import BuildPlan
     from augment.building import Built
+    from augment.planning.build_plan import BuildPlan
     from augment.recipe import Recipe
     from augment.sources.scan import Scan
     from common.workers import Workers

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment.build_plan import BuildPlan, known_unreadable, make_build_plan, suspects
+from augment.planning.build_plan import BuildPlan, known_unreadable, make_build_plan, suspects
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.notes import Noted, notes_of, read_notes
 from augment.rendering.scheduler import rejection, render_all, unreadable_among

@@ -11,7 +11,7 @@ from common.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from augment.build_plan import BuildPlan
+    from augment.planning.build_plan import BuildPlan
     from augment.rendering.notes import Noted
     from augment.verify import Fault
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment.build_plan import known_unreadable, versions
 from augment.building import build, one_line_faults, plan_build
+from augment.planning.build_plan import known_unreadable, versions
 from augment.recipe import Recipe, RecipeError, resolve
 from augment.rendering.scheduler import render_all
 from augment.rendering.tasks import Style

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from augment.plan import plan
+from augment.planning.plan import plan
 from augment.recipe import load
 from augment.sources.lists import read_list
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from augment.plan import plan
+from augment.planning.plan import plan
 from augment.recipe import resolve
 from manifests import contract
 

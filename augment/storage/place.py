@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from augment.build_plan import BuildPlan
+from augment.planning.build_plan import BuildPlan
 from augment.rendering.image_file import MARKER
 from augment.rendering.notes import Noted, notes_of
 from augment.rendering.tasks import Written

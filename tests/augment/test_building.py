@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from augment import building as stage
-from augment.build_plan import make_build_plan
-from augment.plan import PlanError
+from augment.planning import PlanError
+from augment.planning.build_plan import make_build_plan
 from augment.recipe import Recipe, RecipeError
 from augment.rendering.work import MODULES
 from augment.sources.layout import Rejected

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from augment.plan import Plan, PlanError, plan, variant_seed
+from augment.planning import PlanError
+from augment.planning.plan import Plan, plan, variant_seed
 from augment.recipe import Recipe, load
 from augment.sources.scan import scan
 

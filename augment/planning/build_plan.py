@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from augment.plan import Plan, PlanError, plan
+from augment.planning import PlanError
+from augment.planning.plan import Plan, plan
 from augment.recipe import Recipe
 from augment.rendering.tasks import Style
 from augment.rendering.work import DICOM_PACKAGES, PACKAGES, TRANSFORM_PACKAGES

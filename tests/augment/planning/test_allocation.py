@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augment.plan import PlanError, plan
+from augment.planning import PlanError
+from augment.planning.plan import plan
 from augment.recipe import Recipe, RecipeError, load, resolve
 from augment.sources.scan import scan
 from manifests.balance import augmented_shares, unevenness
