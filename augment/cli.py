@@ -259,9 +259,9 @@ def audit(
         from augment.recipe import load, resolve
         from augment.rendering.work import ALL_PACKAGES
         from augment.sources.dicom_tags import group_tag
+        from common.files import write_atomically
         from common.remote import at
         from common.workers import connect
-        from manifests.contract import write_atomically
 
         recipe = load(recipe_name)
         pattern = resolve("audit", {"group": group or recipe.group}, "--group").group

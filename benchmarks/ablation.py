@@ -27,7 +27,7 @@ import train
 from augment.api import CORES
 from augment.recipe import RECIPES
 from common.console import say
-from manifests.contract import write_atomically
+from common.files import write_atomically
 from train.console import table
 from train.evaluation.compare import as_text
 

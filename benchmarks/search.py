@@ -22,7 +22,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import train
-from manifests.contract import write_atomically
+from common.files import write_atomically
 from train.evaluation.phase_metrics import Estimate
 from train.evaluation.results import Finished
 

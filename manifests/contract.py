@@ -11,13 +11,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 
 from common.errors import UserError
+from common.files import replacing, write_atomically
 
 COLUMNS = (
     "path", "label", "split", "source", "group", "variant", "seed", "transform",
@@ -182,7 +182,7 @@ def write(manifest: Path, rows: pd.DataFrame, card: dict[str, Any]) -> None:
     digest = hashlib.sha256()
     is_written = False
     try:
-        with _replacing(manifest) as file:
+        with replacing(manifest) as file:
             for part in csv_parts(rows):
                 file.write(part)
                 digest.update(part)
@@ -200,31 +200,6 @@ def csv_parts(rows: pd.DataFrame) -> Iterator[bytes]:
     for start in range(0, max(len(rows), 1), _PART):
         part = rows.iloc[start : start + _PART]
         yield part.to_csv(index=False, header=start == 0, lineterminator="\n").encode()
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write bytes, or text as UTF-8, so that `path` holds either what it held before or all of the new content.
-
-    One process at a time. What a kill leaves is beside it as `.NAME.tmp`, and gone once `path` is written again.
-    """
-    with _replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of the one at `path` once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def validate(rows: pd.DataFrame, manifest: Path) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from manifests.contract import write_atomically
+from common.files import write_atomically
 
 NAME = "checksums.json"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import UserError
-from manifests.contract import write_atomically
+from common.files import write_atomically
 
 _Kinds = Mapping[str, type]  # column -> str, int or float
 

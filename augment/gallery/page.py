@@ -23,6 +23,7 @@ from augment.recipe import Recipe
 from augment.rendering.tasks import Style
 from common import html
 from common.errors import UserError
+from common.files import write_atomically
 from common.images.pixels import UnreadableImage, header
 from manifests import contract
 from manifests.balance import unevenness
@@ -78,7 +79,7 @@ def gallery(
         page = _page(
             rows, chosen, card, recipe, urls, likeness, _named(manifest, root, private=bool(embed)), bool(embed)
         )
-        contract.write_atomically(out, page)
+        write_atomically(out, page)
     return Shown(len(chosen), len(rows), sum(not url for url in urls.values()))
 
 

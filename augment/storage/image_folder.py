@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from augment.rendering.image_file import MARKER
+from common.files import write_atomically
 from manifests import contract
 
 JOURNAL = ".journal.csv"  # in the partial folder, and in a finished one while a set takes its place
@@ -63,7 +64,7 @@ def marker(folder: Path) -> str:
 def create(folder: Path, text: str) -> None:
     """Make a folder, if it isn't there, with a marker that holds `text`."""
     folder.mkdir(parents=True, exist_ok=True)
-    contract.write_atomically(folder / MARKER, text)
+    write_atomically(folder / MARKER, text)
 
 
 def list_files(folder: Path) -> Iterator[str]:

@@ -349,16 +349,6 @@ def test_a_card_that_is_no_json_leaves_neither_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_replacement_keeps_the_old_text(tmp_path: Path) -> None:
-    """What could not be written whole does not replace what was there."""
-    path = tmp_path / "text"
-    contract.write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        contract.write_atomically(path, "new \ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_written_files_have_the_permissions_that_the_umask_allows(tmp_path: Path) -> None:
     """Manifest and card are as readable as any other new file."""
     before = os.umask(0o027)

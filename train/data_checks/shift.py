@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from manifests.contract import write_atomically
+from common.files import write_atomically
 from train import checksums
 from train.data_checks import chance, probe
 from train.data_checks.image_statistics import OF_FILE, OF_PIXELS, STATISTICS, Range, of_files

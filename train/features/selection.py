@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from manifests.contract import write_atomically
+from common.files import write_atomically
 from train.dataset import Dataset
 from train.features.backbone import Cut, make_head
 from train.features.engine import PLAIN, Engine, candidates, has_bfloat16, machine

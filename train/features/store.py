@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from manifests.contract import write_atomically
+from common.files import write_atomically
 
 FORMAT = 4  # raise when what is stored changes, or how an image is read and preprocessed
 _LINE = 74  # bytes: a SHA-256 and a CRC-32 in hex, a space and an end of line

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.contract import write_atomically
+from common.files import write_atomically
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types

@@ -16,7 +16,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from common.errors import UserError
-from manifests.contract import write_atomically
+from common.files import write_atomically
 from train import checksums, tables
 from train.dataset import Dataset
 from train.evaluation.evaluate import Judged, predictions

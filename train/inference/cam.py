@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from common.errors import escaped
+from common.files import write_atomically
 from common.images.pixels import Pixels, decode
 from common.images.resizing import resize
-from manifests.contract import write_atomically
 from train.inference.files import Found
 from train.inference.predict import Draw
 from train.inference.predictor import Trained

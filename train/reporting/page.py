@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from common import html
 from common.errors import UserError
+from common.files import write_atomically
 from common.images.pixels import UnreadableImage, decode
 from manifests import contract
 from train.evaluation import compare, curves, results
@@ -104,7 +105,7 @@ def write(
     page = _rendered(sections, sentences, compared, uncompared, overall)
     progress(len(folders) + 1, len(folders) + 1)
     try:
-        contract.write_atomically(out, page)
+        write_atomically(out, page)
     except OSError as error:
         raise PageError(f"--out {out}: {error.strerror}; give another place") from None
     return sentences

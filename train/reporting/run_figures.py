@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.metrics import mean_squared_error, structural_similarity
 
+from common.files import write_atomically
 from common.images.pixels import Pixels, UnreadableImage, decode
-from manifests.contract import write_atomically
 from train.reporting import plots
 from train.reporting.samples import VARIANTS, Samples
 
