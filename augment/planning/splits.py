@@ -31,13 +31,13 @@ def assign(
     Raises:
         PlanError: as `plan` has it.
     """
-    labels = sorted(sources["label"].unique())
     sources = sources.astype(object)  # pandas's own text is slow to go through
     sources = sources.sort_values("source", kind="stable", ignore_index=True)  # stable: fast where it is sorted already
     left_out: list[Rejected] = []
     if drop_conflicts:
+        labels = set(sources["label"])
         sources, left_out = _without_conflicts(sources)
-        for label in sorted(set(labels) - set(sources["label"])):
+        for label in sorted(labels - set(sources["label"])):
             raise PlanError(
                 f"{label}: each of its images stands in another class too, so that dropping those leaves none; take the "
                 "wrong ones out of the source folder"

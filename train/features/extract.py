@@ -45,12 +45,16 @@ class Kept(NamedTuple):
 
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """Those of some images of the set, each of shape (rows, ...)."""
+        return _widened(self.stored(rows))
+
+    def stored(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """As `take`, in the dtype that they are kept in."""
         rows_of_each = tuple(array[self.at[rows]] for array in self.arrays)
         for array in self.arrays:
             if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # Windows has none
                 # Else the whole file comes to count as this process's memory. It stays in the system's cache.
                 array.base.madvise(mmap.MADV_DONTNEED)
-        return _widened(rows_of_each)
+        return rows_of_each
 
 
 class Computed(NamedTuple):
@@ -64,7 +68,7 @@ class Computed(NamedTuple):
         """Those of some images of the set, each of shape (rows, ...), rounded as the kept ones are."""
         lacking = self.kept.at[rows] < 0
         arrays = [np.empty((len(rows), *array.shape[1:]), array.dtype) for array in self.kept.arrays]
-        for array, values in zip(arrays, self.kept.take(rows[~lacking]), strict=True):
+        for array, values in zip(arrays, self.kept.stored(rows[~lacking]), strict=True):
             array[~lacking] = values
         start, places = 0, np.flatnonzero(lacking)
         for outputs in _outputs(self.dataset, rows[lacking], self.forward) if len(places) else ():
