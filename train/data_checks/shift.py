@@ -68,7 +68,7 @@ class OfClass:
 class Shift:
     """All that is measured of a set.
 
-    `files` says whose statistics are told: "source" files, or the set's "image" files where sources are not at hand for
+    `files` says whose statistics they are: "source" files, or the set's "image" files where sources are not at hand for
     the `reason`. `classes` is empty without test images. `shortcuts` are AUROCs of single statistics for each class
     against the others (of two classes for the positive one), of source files and of the set's images; `traces`, by class
     and statistic, for telling sources above the median of their class from those below by the network's output;
@@ -152,7 +152,7 @@ def _chosen(originals: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def _readable(images: Images, source: Path | None) -> tuple[Images, str, str]:
-    """The images of which all is known, whose files' statistics are told, and why not the sources'."""
+    """The images of which all is known, whose files' statistics are given, and why not the sources'."""
     known = images.source.notna().all(axis=1).to_numpy()
     whole = images.image.notna().all(axis=1).to_numpy()
     if known.mean() >= _READ:

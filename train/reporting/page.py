@@ -290,4 +290,4 @@ def _rendered(
         use=model_card.USE,
         no_device=model_card.NO_DEVICE,
     )
-    return plots.printable(page)
+    return plots.escaped_lines(page)

@@ -216,11 +216,11 @@ def _bands(axis: Axes, of: dict[str, Band], steps: str = "default") -> None:
 
 def short(name: str) -> str:
     """A class's name as a legend shows it: not too long, and without the leading _ by which matplotlib hides one."""
-    shown = printable(name)
+    shown = escaped_lines(name)
     shown = shown if len(shown) <= 24 else shown[:23] + "\N{HORIZONTAL ELLIPSIS}"
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def printable(text: str) -> str:
+def escaped_lines(text: str) -> str:
     """Text with what XML can't hold, or what turns the direction of writing, as an escape; lines stay lines."""
     return "\n".join(map(escaped, text.split("\n")))

@@ -97,22 +97,22 @@ def test_the_same_picture_with_two_labels_is_listed_apart(validated: Run) -> Non
     paths = ["data/tiny/train/0/3.jpg", "data/tiny/train/01/3.jpg"]
     assert sorted(twins["path"]) == paths
     assert sorted(twins["why"]) == sorted(f"same picture: {path}" for path in paths)
-    told = CliRunner().invoke(main, ["labels", str(run)]).output
-    assert "2 of 16 labels may be wrong, by predictions out of fold; 2 images are the same picture" in told
-    assert "The same picture as one with another label:" in told
+    output = CliRunner().invoke(main, ["labels", str(run)]).output
+    assert "2 of 16 labels may be wrong, by predictions out of fold; 2 images are the same picture" in output
+    assert "The same picture as one with another label:" in output
     (run / leaks.NAME).unlink()
-    told = CliRunner().invoke(main, ["labels", str(run)]).output
-    assert "Not compared: whether images are the same picture" in told
+    output = CliRunner().invoke(main, ["labels", str(run)]).output
+    assert "Not compared: whether images are the same picture" in output
 
 
 def test_the_command_prints_by_class_and_what_to_do(validated: Run, tmp_path: Path) -> None:
     """For people, as JSON, and into a file, which replaces no other kind of file."""
     run, out = validated(), tmp_path / "out.csv"
-    told = CliRunner().invoke(main, ["labels", str(run), "--out", str(out)]).output
-    assert f"2 of 16 labels may be wrong, by predictions out of fold (images to look at, not verdicts): {out}" in told
+    output = CliRunner().invoke(main, ["labels", str(run), "--out", str(out)]).output
+    assert f"2 of 16 labels may be wrong, by predictions out of fold (images to look at, not verdicts): {out}" in output
     for words in ("Labelled 0, predicted otherwise:", "Labelled 01, predicted otherwise:", "Don't drop images"):
-        assert words in told
-    assert re.search(r"^data/tiny/train/01/0\.jpg +006 +0 +0\.143 +0\.857 +0\.143 +1$", told, re.MULTILINE)
+        assert words in output
+    assert re.search(r"^data/tiny/train/01/0\.jpg +006 +0 +0\.143 +0\.857 +0\.143 +1$", output, re.MULTILINE)
     found = json.loads(CliRunner().invoke(main, ["labels", str(run), "--json"]).stdout)
     assert found["images"] == 16
     assert [row["candidates"] for row in found["classes"]] == [1, 1]
